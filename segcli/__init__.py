@@ -1,0 +1,3 @@
+"""Instance segmentation from the command line."""
+
+from segcli.version import __version__ as __version__

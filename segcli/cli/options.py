@@ -1,0 +1,133 @@
+"""Options that several commands share. Each is validated in its callback; defaults come from `segcli.config`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import fields
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from segcli.config import PredictConfig, load_settings
+from segcli.console import VERBOSITY
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def defaults(config: type[Any]) -> dict[str, Any]:
+    """Default of every field of a config class."""
+    return {field.name: field.default for field in fields(config)}
+
+
+_PREDICT = defaults(PredictConfig)
+
+
+def apply_config(ctx: click.Context, param: click.Parameter, value: Path | None) -> Path | None:
+    """Take the file's settings as this command's defaults, so that a flag still wins."""
+    if value is None:
+        return None
+    settings = load_settings(value)
+    known = {p.name for p in ctx.command.params if p.name and p.name != param.name}
+    unknown = sorted(set(settings) - known)
+    if unknown:
+        raise click.UsageError(
+            f"{value}: unknown setting {unknown[0]!r} for `{ctx.command_path}`", ctx
+        )
+    ctx.default_map = {**(ctx.default_map or {}), **settings}
+    return value
+
+
+def _set_verbosity(_ctx: click.Context, param: click.Parameter, value: int) -> int:
+    if value:
+        VERBOSITY.level = 1 + value if param.name == "verbose" else 0
+    return value
+
+
+def common_options(function: F) -> F:
+    """-v, -q and --debug, which work before and after a command's name."""
+    for option in (
+        click.option(
+            "--debug", is_flag=True, expose_value=False, help="Show tracebacks of errors."
+        ),
+        click.option(
+            "-q",
+            "--quiet",
+            is_flag=True,
+            expose_value=False,
+            callback=_set_verbosity,
+            help="Say only what went wrong.",
+        ),
+        click.option(
+            "-v",
+            "--verbose",
+            count=True,
+            expose_value=False,
+            callback=_set_verbosity,
+            help="Say more.",
+        ),
+    ):
+        function = option(function)
+    return function
+
+
+config_option = click.option(
+    "--config",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    callback=apply_config,
+    is_eager=True,
+    expose_value=False,
+    help="TOML file with settings (flags by their long names); flags win over it.",
+)
+overwrite_option = click.option(
+    "--overwrite", is_flag=True, help="Replace an output that exists (only one that segcli made)."
+)
+device_option = click.option(
+    "--device",
+    default=_PREDICT["device"],
+    show_default=True,
+    metavar="auto|cpu|cuda[:N]|mps",
+    help="Where the network runs.",
+)
+precision_option = click.option(
+    "--precision",
+    type=click.Choice(["auto", "fp32", "bf16"]),
+    default=_PREDICT["precision"],
+    show_default=True,
+    help="Arithmetic of the network.",
+)
+roi_align_option = click.option(
+    "--roi-align",
+    type=click.Choice(["auto", "torchvision"]),
+    default="auto",
+    show_default=True,
+    help="Which RoIAlign runs.",
+)
+min_size_option = click.option(
+    "--min-size",
+    type=click.IntRange(min=16),
+    default=None,
+    metavar="PIXELS",
+    help="Shorter side fed to the network.  [default: the model's own]",
+)
+max_size_option = click.option(
+    "--max-size",
+    type=click.IntRange(min=16),
+    default=None,
+    metavar="PIXELS",
+    help="Longest side fed to the network.  [default: the model's own]",
+)
+
+
+def compute_options(function: F) -> F:
+    """--device, --precision, --roi-align, --min-size and --max-size."""
+    options = (max_size_option, min_size_option, roi_align_option, precision_option, device_option)
+    for option in options:
+        function = option(function)
+    return function
+
+
+def split_names(_ctx: click.Context, _param: click.Parameter, value: Any) -> tuple[str, ...]:
+    """`a,b` and `--flag a --flag b` alike, and lists from a config file."""
+    parts = [value] if isinstance(value, str) else list(value or ())
+    return tuple(name.strip() for part in parts for name in str(part).split(",") if name.strip())

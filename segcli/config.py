@@ -1,0 +1,170 @@
+"""Settings: every default stands here once. `None` means the model's (or the machine's) own value.
+
+Standard library only, so that `segcli --help` stays fast.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from segcli.errors import UsageError
+from segcli.version import __version__
+
+SCHEMA = 1
+FILE_NAME = "config.toml"
+# what a saved config.toml holds beside settings; skipped when it is read back as --config
+INFORMATIVE = frozenset({"segcli", "schema", "command", "resolved"})
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Settings of `segcli train`.
+
+    Attributes:
+        model: architecture, weights by name, checkpoint file or RUN folder to start from.
+        epochs: passes over the data; None = from `steps`, or 12 where neither is given.
+        steps: optimiser steps in all; wins over `epochs`.
+        batch_size: pictures per step.
+        optimizer: `sgd` or `adamw`.
+        lr: peak learning rate; None = 0.02 × batch / 16 for sgd, 0.001 for adamw.
+        weight_decay: None = 1e-4 for sgd, 0.05 for adamw.
+        momentum: of sgd.
+        schedule: `cosine` or `step` (× 0.1 at 8/12 and 11/12 of the steps).
+        warmup: steps of linear warm-up.
+        clip: largest gradient norm; 0 = no clipping.
+        augment: names of augmentations (`flip`, `scale`).
+        eval_every: epochs between evaluations on the validation set.
+        max_dets: detections per picture in those evaluations.
+        seed: of everything random.
+        workers: processes that read pictures; None = the machine's cores less one, at most 4.
+        min_size: shorter side fed to the network, pixels; None = the model's own.
+        max_size: longest side fed to the network, pixels; None = the model's own.
+        device: `auto`, `cpu`, `cuda`, `cuda:N` or `mps`.
+        precision: `auto`, `fp32` or `bf16`.
+        crowd_as_instance: train on `iscrowd` annotations as on any other.
+    """
+
+    model: str = "torchvision/mask-rcnn-r50-fpn-coco"
+    epochs: int | None = None
+    steps: int | None = None
+    batch_size: int = 2
+    optimizer: str = "sgd"
+    lr: float | None = None
+    weight_decay: float | None = None
+    momentum: float = 0.9
+    schedule: str = "cosine"
+    warmup: int = 100
+    clip: float = 10.0
+    augment: tuple[str, ...] = ("flip", "scale")
+    eval_every: int = 1
+    max_dets: int = 100
+    seed: int = 0
+    workers: int | None = None
+    min_size: int | None = None
+    max_size: int | None = None
+    device: str = "auto"
+    precision: str = "auto"
+    crowd_as_instance: bool = False
+
+
+@dataclass(frozen=True)
+class PredictConfig:
+    """Settings of `segcli predict` that change predictions.
+
+    Attributes:
+        model: architecture file, RUN folder or named weights.
+        score: lowest score kept.
+        max_detections: most objects per picture; None = the model's own.
+        batch_size: pictures per forward pass; None = 1 on a CPU, 8 on a GPU.
+        classes: names kept; empty = all.
+        min_size: shorter side fed to the network, pixels; None = the model's own.
+        max_size: longest side fed to the network, pixels; None = the model's own.
+        device: `auto`, `cpu`, `cuda`, `cuda:N` or `mps`.
+        precision: `auto`, `fp32` or `bf16`.
+        allow_truncated: use what can be read of a truncated picture.
+        max_pixels: larger pictures are refused before they are decoded.
+    """
+
+    model: str = ""
+    score: float = 0.05
+    max_detections: int | None = None
+    batch_size: int | None = None
+    classes: tuple[str, ...] = ()
+    min_size: int | None = None
+    max_size: int | None = None
+    device: str = "auto"
+    precision: str = "auto"
+    allow_truncated: bool = False
+    max_pixels: int = 300_000_000
+
+
+@dataclass(frozen=True)
+class DrawConfig:
+    """How overlays look.
+
+    Attributes:
+        draw_score: lowest score that is drawn.
+        color_by: `class` or `instance`.
+        opacity: of the fill, 0..1.
+        style: `fill` or `outline`.
+        labels: write class and score on each object.
+    """
+
+    draw_score: float = 0.5
+    color_by: str = "class"
+    opacity: float = 0.45
+    style: str = "fill"
+    labels: bool = True
+
+
+class _DataclassInstance(Protocol):
+    __dataclass_fields__: Any
+
+
+def to_settings(config: _DataclassInstance) -> dict[str, Any]:
+    """A config as plain TOML values; what is None is left out, since TOML has no null."""
+    values: dict[str, Any] = asdict(config)  # type: ignore[call-overload]
+    return {
+        name: list(value) if isinstance(value, tuple) else value
+        for name, value in values.items()
+        if value is not None
+    }
+
+
+def dump(command: str, settings: dict[str, Any], resolved: dict[str, Any]) -> str:
+    """The text of a `config.toml`: settings as given, and what they resolved to."""
+    import tomli_w  # only where something is written
+
+    head = {"segcli": __version__, "schema": SCHEMA, "command": command}
+    return tomli_w.dumps({**head, "settings": settings, "resolved": _without_none(resolved)})
+
+
+def _without_none(table: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in table.items() if value is not None}
+
+
+def load(path: Path) -> dict[str, Any]:
+    """Read a TOML file whole.
+
+    Raises:
+        UsageError: the file is absent or no TOML.
+    """
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UsageError(f"{path}: cannot read settings ({error.strerror})") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path}: not a TOML file ({error})") from error
+
+
+def load_settings(path: Path) -> dict[str, Any]:
+    """Settings of a hand-written TOML (flags by long name) or of a saved `config.toml`."""
+    table = load(path)
+    flat = {k: v for k, v in table.items() if k not in INFORMATIVE and k != "settings"}
+    nested = table.get("settings", {})
+    if not isinstance(nested, dict):
+        raise UsageError(f"{path}: `settings` should be a table, found {type(nested).__name__}")
+    return {key.replace("-", "_"): value for key, value in {**nested, **flat}.items()}

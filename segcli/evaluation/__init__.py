@@ -1,0 +1,1 @@
+"""COCO metrics for boxes and masks."""

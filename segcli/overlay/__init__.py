@@ -1,0 +1,1 @@
+"""Colour-filled overlays on pictures and video."""

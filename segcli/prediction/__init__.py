@@ -1,0 +1,1 @@
+"""Prediction over pictures: plan, shards, resume, export."""

@@ -1,0 +1,1 @@
+"""Training: one loop on one screen."""
