@@ -83,12 +83,14 @@ class Problem:
         where: file, picture or annotation id.
         found: what was found.
         remedy: what was done about it, or what to do.
+        left_out: something was left out for it; False for what was repaired or is only worth knowing.
     """
 
     kind: str
     where: str
     found: str
     remedy: str
+    left_out: bool = True
 
 
 @dataclass(frozen=True, eq=False)

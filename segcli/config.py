@@ -8,7 +8,7 @@ from __future__ import annotations
 import tomllib
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 from segcli.errors import UsageError
 from segcli.version import __version__
@@ -27,10 +27,10 @@ class TrainConfig:
         model: architecture, weights by name, checkpoint file or RUN folder to start from.
         epochs: passes over the data; None = from `steps`, or 12 where neither is given.
         steps: optimiser steps in all; wins over `epochs`.
-        batch_size: pictures per step.
-        optimizer: `sgd` or `adamw`.
-        lr: peak learning rate; None = 0.02 × batch / 16 for sgd, 0.001 for adamw.
-        weight_decay: None = 1e-4 for sgd, 0.05 for adamw.
+        batch_size: pictures per step; None = the architecture's own.
+        optimizer: `sgd` or `adamw`; None = the architecture's own.
+        lr: peak learning rate; None = the architecture's own, scaled with the batch size.
+        weight_decay: None = the architecture's own, 1e-4 with another optimiser.
         momentum: of sgd.
         schedule: `cosine` or `step` (× 0.1 at 8/12 and 11/12 of the steps).
         warmup: steps of linear warm-up.
@@ -50,8 +50,8 @@ class TrainConfig:
     model: str = "torchvision/mask-rcnn-r50-fpn-coco"
     epochs: int | None = None
     steps: int | None = None
-    batch_size: int = 2
-    optimizer: str = "sgd"
+    batch_size: int | None = None
+    optimizer: str | None = None
     lr: float | None = None
     weight_decay: float | None = None
     momentum: float = 0.9
@@ -121,12 +121,12 @@ class DrawConfig:
 
 
 class _DataclassInstance(Protocol):
-    __dataclass_fields__: Any
+    __dataclass_fields__: ClassVar[dict[str, Any]]
 
 
 def to_settings(config: _DataclassInstance) -> dict[str, Any]:
     """A config as plain TOML values; what is None is left out, since TOML has no null."""
-    values: dict[str, Any] = asdict(config)  # type: ignore[call-overload]
+    values: dict[str, Any] = asdict(config)
     return {
         name: list(value) if isinstance(value, tuple) else value
         for name, value in values.items()
@@ -143,7 +143,12 @@ def dump(command: str, settings: dict[str, Any], resolved: dict[str, Any]) -> st
 
 
 def _without_none(table: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in table.items() if value is not None}
+    """TOML has no null, at any depth."""
+    return {
+        key: _without_none(value) if isinstance(value, dict) else value
+        for key, value in table.items()
+        if value is not None
+    }
 
 
 def load(path: Path) -> dict[str, Any]:

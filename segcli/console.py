@@ -2,12 +2,25 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-_CONTROL = {c: f"\\x{c:02x}" for c in (*range(32), *range(127, 160))}
+# control characters; marks that turn the order of text around; the halves by which Python holds undecodable file names
+_SHOWN = (
+    *range(32),
+    *range(127, 160),
+    0x200E,
+    0x200F,
+    *range(0x2028, 0x202F),
+    *range(0x2066, 0x206A),
+)
+_CONTROL = {
+    c: f"\\x{c:02x}" if c < 256 else f"\\u{c:04x}" for c in (*_SHOWN, *range(0xD800, 0xE000))
+}
+_NUMBER = re.compile(r"[-+−]?\d[\d,]*(\.\d*)?(e[-+]?\d+)?( ?%)?|[-–—]?")
 
 
 @dataclass
@@ -43,16 +56,18 @@ def warn(message: str) -> None:
 
 
 def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    """A table on stdout; the first column is text, the others are aligned to the right."""
+    """A table on stdout; columns of nothing but numbers, percents and dashes are aligned to the right."""
     from rich.console import Console  # 50 ms, only where a table is drawn
     from rich.table import Table
     from rich.text import Text
 
-    grid = Table(title=title or None, title_justify="left")
+    cells = [[escape(cell) for cell in row] for row in rows]
+    grid = Table(title=Text(escape(title)) if title else None, title_justify="left")
     for number, name in enumerate(columns):
-        grid.add_column(name, justify="left" if number == 0 else "right", overflow="fold")
-    for row in rows:
-        grid.add_row(*(Text(escape(cell)) for cell in row))
+        numeric = bool(cells) and all(_NUMBER.fullmatch(row[number]) for row in cells)
+        grid.add_column(Text(escape(name)), justify="right" if numeric else "left", overflow="fold")
+    for row in cells:
+        grid.add_row(*map(Text, row))
     Console(file=sys.stdout, width=None if sys.stdout.isatty() else 120).print(grid)
 
 

@@ -36,5 +36,9 @@ class TrainingError(SegcliError):
     """Training cannot go on (a loss that is not finite, nothing to train on)."""
 
 
+class PredictionError(SegcliError):
+    """The model failed on a batch, or gave what cannot be written down."""
+
+
 class Terminated(BaseException):
     """SIGTERM arrived. Like KeyboardInterrupt not an Exception, so that nothing swallows it; exit code 143."""

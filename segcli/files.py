@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
-import tempfile
+import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
+from segcli.console import say
 from segcli.errors import OutputError
 
 
@@ -22,21 +24,21 @@ def atomic_writer(path: Path, *, fsync: bool = True) -> Iterator[IO[bytes]]:
     Raises:
         OutputError: the folder cannot be written to.
     """
+    if path.is_dir():
+        raise OutputError(f"{path}: is a folder, expected a file name; choose another name")
+    # 50 characters are at most 200 bytes, so that the whole name stays below the file system's 255
+    temporary = path.with_name(f".{path.name[:50]}.{secrets.token_hex(8)}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(
-            prefix=f".{path.name[:80]}.", suffix=".tmp", dir=path.parent
-        )
+        opened = temporary.open("xb")
     except OSError as error:
         raise OutputError(f"{path}: cannot write here ({error.strerror})") from error
-    temporary = Path(name)
     try:
-        with os.fdopen(handle, "wb") as stream:
+        with opened as stream:
             yield stream
             stream.flush()
             if fsync:
                 os.fsync(stream.fileno())
-        temporary.chmod(0o666 & ~_umask())
         temporary.replace(path)
     except BaseException:
         temporary.unlink(missing_ok=True)
@@ -62,39 +64,65 @@ def fsync_folder(folder: Path) -> None:
         os.close(handle)
 
 
-def _umask() -> int:
-    value = os.umask(0)
-    os.umask(value)
-    return value
-
-
 @contextmanager
 def folder_lock(folder: Path) -> Iterator[None]:
     """Hold `folder` for this process; the system lets go by itself when the process dies.
 
     Raises:
-        OutputError: another process holds it.
+        OutputError: another process holds it, or it cannot be written to.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".lock").open("a+b") as stream:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        opened = (folder / ".lock").open("a+b")
+    except OSError as error:
+        raise OutputError(f"{folder}: cannot write here ({error.strerror})") from error
+    with opened as stream:
         try:
             _lock(stream)
         except OSError as error:
+            if error.errno in _HELD:
+                raise OutputError(
+                    f"{folder}: in use by another segcli process; wait for it or choose another --output"
+                ) from error
             raise OutputError(
-                f"{folder}: in use by another segcli process; wait for it or choose another --output"
+                f"{folder}: this file system cannot lock ({error.strerror}); choose another --output"
             ) from error
         yield
 
 
-def _lock(stream: IO[bytes]) -> None:
+@contextmanager
+def turn(path: Path, waiting: str) -> Iterator[None]:
+    """Wait until no other process holds the lock file `path`, and hold it.
+
+    Args:
+        path: the lock file; it stays behind, empty.
+        waiting: what to say where there is somebody to wait for.
+    """
+    with path.open("a+b") as stream:
+        try:
+            _lock(stream)
+        except OSError as error:
+            if error.errno not in _HELD:
+                raise
+            say(waiting)
+            _lock(stream, wait=True)
+        yield
+
+
+# what the systems call a lock that another process holds
+_HELD = frozenset({errno.EAGAIN, errno.EACCES, errno.EDEADLK})
+
+
+def _lock(stream: IO[bytes], *, wait: bool = False) -> None:
     if os.name == "nt":  # pragma: no cover
         import msvcrt
 
-        msvcrt.locking(stream.fileno(), msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined,unused-ignore]
+        mode = msvcrt.LK_LOCK if wait else msvcrt.LK_NBLCK  # type: ignore[attr-defined,unused-ignore]
+        msvcrt.locking(stream.fileno(), mode, 1)  # type: ignore[attr-defined,unused-ignore]
     else:
         import fcntl
 
-        fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(stream, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
 
 
 def sha256(path: Path) -> str:

@@ -62,7 +62,7 @@ class Masks:
         """From COCO's RLE dicts, compressed or not.
 
         Raises:
-            DataError: an entry's size is not `size`, or its runs do not cover the picture exactly.
+            DataError: an entry is no RLE, its size is not `size`, or its runs do not cover the picture exactly.
         """
         return cls.from_runs((_runs_of_coco(e, size) for e in entries), size)
 
@@ -138,20 +138,31 @@ class Masks:
 
 def _runs_of_coco(entry: dict[str, Any], size: tuple[int, int]) -> NDArray[np.uint32]:
     """Check and unpack one RLE dict."""
-    found = tuple(int(v) for v in entry["size"])
+    try:
+        found, counts = tuple(int(v) for v in entry["size"]), entry["counts"]
+    except (KeyError, TypeError, ValueError) as error:
+        raise DataError(f"not an RLE: expected size and counts, found {str(entry)[:60]}") from error
     if found != tuple(size):
         raise DataError(
             f"RLE of size {list(found)} in a picture of size {list(size)} (height, width)"
         )
-    counts = entry["counts"]
-    if isinstance(counts, str | bytes):
-        runs = decode_counts(counts)
-    else:
-        values = np.asarray(counts, np.int64)
-        if values.ndim != 1 or (values.size and values.min() < 0):
-            raise DataError("RLE counts: expected a list of run lengths ≥ 0")
-        runs = values.astype(np.uint32)
+    text = isinstance(counts, str | bytes)
+    runs = decode_counts(counts) if text else _runs_of_list(counts, size[0] * size[1])
     total = int(runs.sum(dtype=np.int64))
     if total != size[0] * size[1]:
         raise DataError(f"RLE covers {total} pixels, the picture has {size[0] * size[1]}")
     return runs
+
+
+def _runs_of_list(counts: Any, pixels: int) -> NDArray[np.uint32]:
+    """Uncompressed counts, checked before the cast: 2³² + 5 would become 5, and 1.5 would become 1."""
+    try:
+        values = np.asarray(counts, np.float64)  # exact for every count that a picture can have
+    except (TypeError, ValueError, OverflowError) as error:
+        raise DataError(f"RLE counts: expected numbers or text ({error})") from error
+    whole = values.ndim == 1 and bool(
+        np.all((values >= 0) & (values <= pixels) & (values == np.floor(values)))
+    )
+    if not whole:
+        raise DataError("RLE counts: expected a list of run lengths from 0 to the picture's pixels")
+    return values.astype(np.uint32)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from segcli.errors import DataError
 
-_MAX_DIGITS = 13  # ceil(64 / 5): what an int64 needs
+_MAX_DIGITS = 7  # of 5 bits: the difference of two uint32, with its sign, takes 33
 
 
 def encode_counts(counts: NDArray[np.uint32]) -> str:
@@ -26,7 +26,7 @@ def encode_counts(counts: NDArray[np.uint32]) -> str:
     """
     values = counts.astype(np.int64)
     values[3:] -= counts[1:-2].astype(np.int64)
-    groups = values[:, None] >> (5 * np.arange(_MAX_DIGITS, dtype=np.int64))  # (K, 13), sign kept
+    groups = values[:, None] >> (5 * np.arange(_MAX_DIGITS, dtype=np.int64))  # (K, 7), sign kept
     digits = groups & 0x1F
     rest = groups >> 5
     # a digit is the last one when what remains is only the sign that its top bit already shows
@@ -34,8 +34,9 @@ def encode_counts(counts: NDArray[np.uint32]) -> str:
     length = last.argmax(axis=1) + 1
     used = np.arange(_MAX_DIGITS) < length[:, None]
     more = np.arange(_MAX_DIGITS) < (length - 1)[:, None]
-    text = digits + 48 + np.where(more, 0x20, 0)
-    return text[used].astype(np.uint8).tobytes().decode("ascii")
+    codes = digits + 48 + np.where(more, 0x20, 0)
+    text: str = codes[used].astype(np.uint8).tobytes().decode("ascii")
+    return text
 
 
 def decode_counts(text: str | bytes) -> NDArray[np.uint32]:
@@ -65,10 +66,10 @@ def decode_counts(text: str | bytes) -> NDArray[np.uint32]:
     starts = np.concatenate(([0], ends[:-1] + 1))
     place = np.arange(codes.size) - np.repeat(starts, ends - starts + 1)
     if place.max() >= _MAX_DIGITS:
-        raise DataError("RLE counts: damaged text (a number of more than 64 bits)")
+        raise DataError("RLE counts: damaged text (a number longer than any run)")
     values = np.add.reduceat((codes & 0x1F) << (5 * place), starts)
     negative = codes[ends] & 0x10 != 0
-    values -= np.where(negative, np.int64(1) << np.minimum(5 * (place[ends] + 1), 62), 0)
+    values -= np.where(negative, np.int64(1) << 5 * (place[ends] + 1), 0)
     values[1::2] = np.cumsum(values[1::2])
     values[2::2] = np.cumsum(values[2::2])
     if values.min() < 0 or values.max() > np.iinfo(np.uint32).max:

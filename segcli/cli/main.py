@@ -5,15 +5,17 @@ from __future__ import annotations
 import errno
 import importlib
 import os
+import select
 import signal
 import sys
+import traceback
 from types import FrameType
 from typing import NoReturn
 
 import click
 
 from segcli.cli.options import common_options
-from segcli.console import escape
+from segcli.console import VERBOSITY, escape
 from segcli.errors import SegcliError, Terminated
 from segcli.version import __version__
 
@@ -45,9 +47,11 @@ class LazyGroup(click.Group):
     """A group whose commands are imported only when one of them is run."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
+        """Names in the order of the help page."""
         return list(COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import the command's module."""
         if cmd_name not in COMMANDS:
             return None
         module, attribute, _ = COMMANDS[cmd_name]
@@ -55,6 +59,7 @@ class LazyGroup(click.Group):
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the help page's list without importing the commands."""
         with formatter.section("Commands"):
             formatter.write_dl([(name, text) for name, (_, _, text) in COMMANDS.items()])
 
@@ -81,30 +86,59 @@ def main(arguments: list[str] | None = None) -> int:
         arguments: what follows `segcli`; None = the process's own.
     """
     given = sys.argv[1:] if arguments is None else arguments
-    debug = "--debug" in given
+    VERBOSITY.level = 1
     try:
-        code = cli.main(args=given, prog_name="segcli", standalone_mode=False)
+        code = _run(given)
         sys.stdout.flush()
     except (Exception, KeyboardInterrupt, Terminated) as error:
-        if debug and not isinstance(error, KeyboardInterrupt | Terminated):
-            raise
+        if isinstance(error, BrokenPipeError) and _reader_gone():
+            # `segcli … | head`: nothing to say, and nobody to say it to
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 0
+        if "--debug" in given and isinstance(error, Exception):
+            traceback.print_exception(error)
         return _report(error)
-    return code if isinstance(code, int) else 0
+    return code
+
+
+def _run(arguments: list[str]) -> int:
+    """Run the command; its exit code.
+
+    Not by `cli.main`, which takes an EOFError for Ctrl-C and leaves the process itself when a pipe breaks.
+    """
+    if instruction := os.environ.get("_SEGCLI_COMPLETE"):
+        from click.shell_completion import shell_complete
+
+        return shell_complete(cli, {}, "segcli", "_SEGCLI_COMPLETE", instruction)
+    try:
+        with cli.make_context("segcli", list(arguments)) as ctx:
+            result = cli.invoke(ctx)
+    except click.exceptions.Exit as stop:  # --help and --version
+        return stop.exit_code
+    return result if isinstance(result, int) else 0
+
+
+def _reader_gone() -> bool:
+    """Whether nobody reads stdout; a broken pipe elsewhere (a worker's) is an error like any other."""
+    try:
+        poll = select.poll()
+        poll.register(sys.stdout.fileno(), 0)
+    except (AttributeError, OSError):  # Windows; a stdout that is no file
+        return False
+    return any(event & (select.POLLERR | select.POLLHUP) for _, event in poll.poll(0))
 
 
 def _report(error: BaseException) -> int:
     """Say in one line what went wrong; the exit code it stands for."""
+    if isinstance(error, click.exceptions.NoArgsIsHelpError):  # its message is the whole help page
+        print(error.format_message(), file=sys.stderr, flush=True)
+        return error.exit_code
+    if isinstance(error, KeyboardInterrupt) and sys.stderr.isatty():
+        print(file=sys.stderr)  # after the terminal's own ^C
     message, code = _explain(error)
-    if code == _PIPE_CLOSED:
-        # the reader of our output has gone (`segcli … | head`): nothing to say, and nobody to say it to
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
     first_line = " ".join(escape(message.replace("\n", " ")).split())
     print(f"segcli: {first_line}", file=sys.stderr, flush=True)
     return code
-
-
-_PIPE_CLOSED = -1
 
 
 def _explain(error: BaseException) -> tuple[str, int]:
@@ -119,8 +153,6 @@ def _explain(error: BaseException) -> tuple[str, int]:
         return "terminated; run the same command again to go on where it stopped", 143
     if isinstance(error, SegcliError):
         return str(error), error.exit_code
-    if isinstance(error, BrokenPipeError):
-        return "", _PIPE_CLOSED
     if isinstance(error, OSError) and error.errno == errno.ENOSPC:
         return (
             f"{error.filename or 'the disk'}: no space left; make room and run the same command again",

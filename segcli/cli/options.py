@@ -127,7 +127,9 @@ def compute_options(function: F) -> F:
     return function
 
 
-def split_names(_ctx: click.Context, _param: click.Parameter, value: Any) -> tuple[str, ...]:
+def split_names(
+    _ctx: click.Context | None, _param: click.Parameter | None, value: Any
+) -> tuple[str, ...]:
     """`a,b` and `--flag a --flag b` alike, and lists from a config file."""
     parts = [value] if isinstance(value, str) else list(value or ())
     return tuple(name.strip() for part in parts for name in str(part).split(",") if name.strip())

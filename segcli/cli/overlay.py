@@ -1,0 +1,292 @@
+"""`segcli overlay`: masks drawn on pictures and video."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import fields
+from fractions import Fraction
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from segcli.cli.options import (
+    common_options,
+    compute_options,
+    config_option,
+    defaults,
+    overwrite_option,
+)
+from segcli.config import DrawConfig, PredictConfig
+from segcli.console import say
+
+if TYPE_CHECKING:
+    from segcli.overlay.folder import PicturesJob, PicturesResult
+    from segcli.overlay.video import VideoJob, VideoResult
+
+F = TypeVar("F", bound=Callable[..., Any])
+_DRAW = defaults(DrawConfig)
+_PREDICT = defaults(PredictConfig)
+
+_DRAW_OPTIONS = (
+    click.option(
+        "--draw-score",
+        type=click.FloatRange(0, 1),
+        default=_DRAW["draw_score"],
+        show_default=True,
+        help="Lowest score that is drawn.",
+    ),
+    click.option(
+        "--style",
+        type=click.Choice(["fill", "outline"]),
+        default=_DRAW["style"],
+        show_default=True,
+        help="Filled masks with outline, or outlines alone.",
+    ),
+    click.option(
+        "--color-by",
+        type=click.Choice(["class", "instance"]),
+        default=_DRAW["color_by"],
+        show_default=True,
+        help="One colour per class, or per object.",
+    ),
+    click.option(
+        "--opacity",
+        type=click.FloatRange(0, 1),
+        default=_DRAW["opacity"],
+        show_default=True,
+        help="Of the fill.",
+    ),
+    click.option(
+        "--labels/--no-labels",
+        default=_DRAW["labels"],
+        show_default=True,
+        help="Write class and score on each object.",
+    ),
+)
+_PICTURE_OPTIONS = (
+    click.option(
+        "--predictions",
+        type=click.Path(exists=True, path_type=Path),
+        required=True,
+        metavar="FILE",
+        help="COCO json with scores, or an OUT folder of `segcli predict`.",
+    ),
+    click.option(
+        "--output",
+        type=click.Path(path_type=Path),
+        required=True,
+        metavar="OUT",
+        help="Folder to write to.",
+    ),
+    *_DRAW_OPTIONS,
+    click.option(
+        "--allow-truncated", is_flag=True, help="Draw on what can be read of a damaged picture."
+    ),
+    click.option(
+        "--max-pixels",
+        type=click.IntRange(min=1),
+        default=_PREDICT["max_pixels"],
+        show_default=True,
+        metavar="N",
+        help="Larger pictures are refused.",
+    ),
+    overwrite_option,
+    config_option,
+    common_options,
+)
+
+
+def _all(options: tuple[Callable[[F], F], ...]) -> Callable[[F], F]:
+    def decorate(function: F) -> F:
+        for option in reversed(options):
+            function = option(function)
+        return function
+
+    return decorate
+
+
+@click.group()
+@common_options
+def overlay() -> None:
+    """Draw masks, outlines, classes and scores on pictures and video.
+
+    \b
+    Example:
+      segcli overlay folder photos --predictions out/predictions.json --output drawn
+      segcli overlay video street.mp4 --model torchvision/mask-rcnn-r50-fpn-coco --output street-masks.mp4
+    """
+
+
+@overlay.command()
+@click.argument(
+    "folder", metavar="DIR", type=click.Path(exists=True, file_okay=False, path_type=Path)
+)
+@_all(_PICTURE_OPTIONS)
+def folder(folder: Path, **options: Any) -> int:
+    """Draw predictions on the pictures of a folder; no model is needed.
+
+    Pictures are found by their names in the predictions. Overlays keep name and format (a.gif becomes a.gif.png).
+    Pictures that cannot be read are listed in OUT/failed.jsonl, and the exit code is 3.
+
+    \b
+    Example:
+      segcli overlay folder photos --predictions out/predictions.json --output drawn --color-by instance
+    """
+    from segcli.overlay.folder import overlay_folder
+
+    job = _pictures_job("overlay folder", options)
+    return _report(overlay_folder(folder, job), job)
+
+
+@overlay.command()
+@click.argument(
+    "files", metavar="FILE...", nargs=-1, required=True, type=click.Path(path_type=Path)
+)
+@_all(_PICTURE_OPTIONS)
+def image(files: tuple[Path, ...], **options: Any) -> int:
+    """Draw predictions on single pictures; no model is needed.
+
+    \b
+    Example:
+      segcli overlay image photos/a.jpg photos/b.png --predictions out --output drawn
+    """
+    from segcli.overlay.folder import overlay_images
+
+    job = _pictures_job("overlay image", options)
+    return _report(overlay_images(files, job), job)
+
+
+def _draw_config(options: dict[str, Any]) -> DrawConfig:
+    return DrawConfig(**{f.name: options[f.name] for f in fields(DrawConfig)})
+
+
+def _pictures_job(command: str, options: dict[str, Any]) -> PicturesJob:
+    from segcli.overlay.folder import PicturesJob
+
+    own = ("predictions", "output", "overwrite", "allow_truncated", "max_pixels")
+    return PicturesJob(
+        command=command, style=_draw_config(options), **{name: options[name] for name in own}
+    )
+
+
+def _report(result: PicturesResult, job: PicturesJob) -> int:
+    failed = f"; {result.failed} failed, see {job.output / 'failed.jsonl'}" if result.failed else ""
+    say(f"{result.drawn} pictures drawn into {job.output}{failed}")
+    return 3 if result.failed else 0
+
+
+def _seconds(_ctx: click.Context, _param: click.Parameter, value: Any) -> Fraction | None:
+    from segcli.overlay.timecode import parse_time
+
+    return None if value is None else parse_time(str(value))
+
+
+@overlay.command()
+@click.argument("source", metavar="IN", type=click.Path(path_type=Path))
+@click.option(
+    "--output",
+    type=click.Path(path_type=Path),
+    required=True,
+    metavar="OUT",
+    help="Video to write: .mp4, .m4v, .mov or .mkv.",
+)
+@click.option("--model", metavar="MODEL", help="Weights: a file, a RUN or a name.")
+@click.option(
+    "--predictions",
+    type=click.Path(exists=True, path_type=Path),
+    metavar="FILE",
+    help="Draw these (made by --save-predictions) in place of running a model.",
+)
+@click.option(
+    "--save-predictions",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Also write what the model found, as COCO json.",
+)
+@click.option("--start", callback=_seconds, metavar="TIME", help="Begin here: seconds or HH:MM:SS.")
+@click.option("--end", callback=_seconds, metavar="TIME", help="Stop here: seconds or HH:MM:SS.")
+@click.option(
+    "--every",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    metavar="N",
+    help="Run the model on every Nth frame; those between show what it found last.",
+)
+@click.option("--no-audio", is_flag=True, help="Leave the sound out.")
+@click.option(
+    "--score",
+    type=click.FloatRange(0, 1),
+    default=_PREDICT["score"],
+    show_default=True,
+    help="Lowest score that the model gives (and that is saved).",
+)
+@click.option(
+    "--batch-size",
+    type=click.IntRange(min=1),
+    default=None,
+    metavar="N",
+    help="Frames per forward pass.  [default: 1 on a CPU, 8 on a GPU]",
+)
+@_all(_DRAW_OPTIONS)
+@compute_options
+@click.option("--overwrite", is_flag=True, help="Replace files that exist (never the input).")
+@config_option
+@common_options
+@click.pass_context
+def video(ctx: click.Context, /, **options: Any) -> int:
+    """Find objects on a video, or take predictions, and draw them; sound and timestamps are kept.
+
+    The output is H.264 with the source's size (made even), timestamps, frames and colours; its audio is copied bit
+    by bit (with --start and --end to the nearest packet). Sideways phone videos are turned upright.
+
+    \b
+    Example:
+      segcli overlay video street.mp4 --model run --output street-masks.mp4 --save-predictions street.json
+      segcli overlay video street.mp4 --predictions street.json --output outlines.mp4 --style outline
+    """
+    from segcli.overlay.video import check_job
+
+    _check_flags(ctx, options)
+    job = _video_job(options)
+    check_job(job)
+    result = _render(job, options)
+    say(f"{result.frames} frames written to {job.output}")
+    return 3 if result.damaged else 0
+
+
+def _check_flags(ctx: click.Context, options: dict[str, Any]) -> None:
+    if (options["model"] is None) == (options["predictions"] is None):
+        found = "neither" if options["model"] is None else "both"
+        raise click.UsageError(f"found {found} of --model and --predictions; give exactly one", ctx)
+    needs_model = (("--save-predictions", "save_predictions", None), ("--every", "every", 1))
+    for flag, name, unset in needs_model:
+        if options["model"] is None and options[name] != unset:
+            raise click.UsageError(f"{flag} needs --model; predictions are taken as they are", ctx)
+
+
+def _video_job(options: dict[str, Any]) -> VideoJob:
+    from segcli.overlay.video import VideoJob
+    from segcli.overlay.video_in import Window
+
+    own = ("source", "output", "every", "save_predictions", "overwrite")
+    return VideoJob(
+        window=Window(options["start"], options["end"]),
+        style=_draw_config(options),
+        audio=not options["no_audio"],
+        **{name: options[name] for name in own},
+    )
+
+
+def _render(job: VideoJob, options: dict[str, Any]) -> VideoResult:
+    from segcli.overlay.video import overlay_with_model, overlay_with_predictions
+    from segcli.overlay.video_predictions import FramePredictions
+
+    if options["predictions"] is not None:
+        return overlay_with_predictions(job, FramePredictions(options["predictions"], job.source))
+    from segcli.prediction.predictor import open_predictor  # brings torch
+
+    names = {f.name for f in fields(PredictConfig)} & options.keys()
+    settings = PredictConfig(**{name: options[name] for name in names})
+    return overlay_with_model(job, open_predictor(settings, options["roi_align"]))

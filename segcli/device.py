@@ -1,0 +1,77 @@
+"""Where the network runs and in which arithmetic; resolved once and printed."""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import dataclass
+
+import torch
+
+from segcli.errors import UsageError
+
+
+@dataclass(frozen=True)
+class Compute:
+    """A resolved device and precision.
+
+    Attributes:
+        device: of weights and activations.
+        precision: `fp32` or `bf16`.
+    """
+
+    device: torch.device
+    precision: str
+
+    def autocast(self) -> contextlib.AbstractContextManager[object]:
+        """bf16 for convolutions and matrix products where asked for; RoIs, boxes and NMS stay fp32."""
+        if self.precision == "fp32":
+            return contextlib.nullcontext()
+        return torch.autocast(self.device.type, torch.bfloat16)
+
+    def describe(self) -> str:
+        """`cpu (2 threads), fp32`, for the line that is printed at the start."""
+        where = str(self.device)
+        if self.device.type == "cpu":
+            where += f" ({torch.get_num_threads()} threads)"
+        elif self.device.type == "cuda":
+            where += f" ({torch.cuda.get_device_name(self.device)})"
+        return f"{where}, {self.precision}"
+
+
+def resolve(device: str, precision: str) -> Compute:
+    """Turn `--device` and `--precision` into what runs; `auto` takes CUDA, then MPS, then the CPU, in fp32.
+
+    Raises:
+        UsageError: the device is not there, or cannot do what is asked.
+    """
+    chosen = _pick() if device == "auto" else _parse(device)
+    if chosen.type == "cuda" and not torch.cuda.is_available():
+        raise UsageError(
+            f"--device {device}: no CUDA device is usable here (`segcli doctor` says more)"
+        )
+    if chosen.type == "cuda" and (chosen.index or 0) >= torch.cuda.device_count():
+        raise UsageError(
+            f"--device {device}: only {torch.cuda.device_count()} CUDA devices are here"
+        )
+    if chosen.type == "mps" and not torch.backends.mps.is_available():
+        raise UsageError(
+            f"--device {device}: no MPS device is usable here (`segcli doctor` says more)"
+        )
+    if chosen.type == "mps" and precision == "bf16":
+        raise UsageError("--precision bf16 is not supported on mps; use fp32")
+    return Compute(chosen, "bf16" if precision == "bf16" else "fp32")
+
+
+def _pick() -> torch.device:
+    if torch.cuda.is_available():
+        return torch.device("cuda", 0)
+    if torch.backends.mps.is_available():
+        return torch.device("mps")
+    return torch.device("cpu")
+
+
+def _parse(device: str) -> torch.device:
+    kind, _, index = device.partition(":")
+    if kind not in ("cpu", "cuda", "mps") or (index and not (kind == "cuda" and index.isdigit())):
+        raise UsageError(f"--device {device}: expected auto, cpu, cuda, cuda:N or mps")
+    return torch.device(kind, int(index) if index else 0) if kind == "cuda" else torch.device(kind)

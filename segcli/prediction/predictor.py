@@ -1,0 +1,165 @@
+"""A model ready to find objects on pictures: pixels in, `Instances` in the picture's own frame out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from segcli.categories import Categories
+from segcli.config import PredictConfig
+from segcli.console import say
+from segcli.device import Compute, resolve
+from segcli.errors import UsageError
+from segcli.instances import Instances
+from segcli.masks import Masks
+from segcli.models import Detections, MaskRCNN, Preprocess
+from segcli.models.paste import paste_crops
+from segcli.preprocess import PreparedPicture, collate, prepare
+from segcli.zoo import LoadedModel, load_model
+
+
+class Predictor:
+    """Runs one network. `prepare` may be called from other threads, `predict` from one.
+
+    Attributes:
+        categories: one per label of the instances.
+        preprocess: sizes that are used.
+        batch_size: pictures per forward pass.
+        resolved: everything that changes predictions, for `config.toml`.
+    """
+
+    def __init__(
+        self,
+        network: MaskRCNN,
+        categories: Categories,
+        compute: Compute,
+        *,
+        config: PredictConfig,
+    ) -> None:
+        conventions = network.spec.conventions
+        self.network = network.to(compute.device).eval()
+        self.categories = categories
+        self.compute = compute
+        self.preprocess = _sizes(conventions.preprocess, config)
+        self.postprocess = conventions.postprocess
+        self.max_detections = config.max_detections or conventions.postprocess.max_detections
+        self.score = config.score
+        self.batch_size = config.batch_size or (1 if compute.device.type == "cpu" else 8)
+        self.kept_labels = _labels_of(config.classes, categories)
+        self.resolved: dict[str, Any] = self._describe(config)
+
+    def prepare(self, image: NDArray[np.uint8]) -> PreparedPicture:
+        """Resize and normalise one picture, uint8 (H, W, 3) RGB, upright."""
+        return prepare(image, self.preprocess)
+
+    def predict(self, pictures: Sequence[PreparedPicture]) -> list[Instances]:
+        """Objects of each picture, best score first, in the frame of the original picture."""
+        if not pictures:
+            return []
+        batch, sizes = collate([p.tensor for p in pictures], self.preprocess.pad_multiple)
+        self.network.set_limits(score=self.score, max_detections=self.max_detections)
+        with torch.inference_mode(), self.compute.autocast():
+            found = self.network(batch.to(self.compute.device), sizes)
+        return [
+            self._instances(detections, size, picture.original_size)
+            for detections, size, picture in zip(found, sizes, pictures, strict=True)
+        ]
+
+    def _instances(
+        self, found: Detections, size: tuple[int, int], original: tuple[int, int]
+    ) -> Instances:
+        """Rescale boxes, paste masks, keep the wanted classes."""
+        labels = found.labels.cpu().numpy().astype(np.int32)
+        scale = torch.tensor(
+            [np.float32(original[i]) / np.float32(size[i]) for i in (1, 0, 1, 0)]
+        )
+        boxes = found.boxes.float().cpu() * scale
+        crops = paste_crops(found.masks, boxes, original, self.postprocess)
+        masks = Masks.from_crops(((c.numpy(), xy) for c, xy in crops), original)
+        instances = Instances(
+            image_size=original,
+            boxes=boxes.numpy(),
+            labels=labels,
+            scores=found.scores.float().cpu().numpy(),
+            masks=masks,
+        )
+        if self.kept_labels is None:
+            return instances
+        return instances[np.isin(labels, self.kept_labels)]
+
+    def _describe(self, config: PredictConfig) -> dict[str, Any]:
+        spec = self.network.spec
+        return {
+            "architecture": spec.architecture,
+            "conventions": spec.conventions.to_dict(),
+            "categories": self.categories.to_coco(),
+            "device": self.compute.device.type,
+            "precision": self.compute.precision,
+            "threads": torch.get_num_threads() if self.compute.device.type == "cpu" else 0,
+            "torch": torch.__version__,
+            "score": self.score,
+            "max_detections": self.max_detections,
+            "batch_size": self.batch_size,
+            "classes": list(config.classes),
+            "min_size": self.preprocess.min_size,
+            "max_size": self.preprocess.max_size,
+            "allow_truncated": config.allow_truncated,
+            "max_pixels": config.max_pixels,
+        }
+
+
+def _sizes(preprocess: Preprocess, config: PredictConfig) -> Preprocess:
+    """The model's sizes, unless the user gave others."""
+    sizes = replace(
+        preprocess,
+        min_size=config.min_size or preprocess.min_size,
+        max_size=config.max_size or preprocess.max_size,
+    )
+    if sizes.max_size < sizes.min_size:
+        raise UsageError(
+            f"--max-size {sizes.max_size} is less than --min-size {sizes.min_size}; give both"
+        )
+    return sizes
+
+
+def _labels_of(names: Sequence[str], categories: Categories) -> NDArray[np.int32] | None:
+    """Labels of the class names to keep; None keeps all.
+
+    Raises:
+        UsageError: the model does not know a name.
+    """
+    if not names:
+        return None
+    table = categories.label_of_name()
+    unknown = [name for name in names if name not in table]
+    if unknown:
+        raise UsageError(f"--classes: the model knows no {unknown[0]!r}; it knows {', '.join(table)}")
+    return np.array([table[name] for name in names], np.int32)
+
+
+def predictor_for(model: LoadedModel, config: PredictConfig, roi_align: str = "auto") -> Predictor:
+    """A predictor of weights in memory; says once what runs."""
+    compute = resolve(config.device, config.precision)
+    predictor = Predictor(model.build(roi_align), model.categories, compute, config=config)
+    predictor.resolved["model_sha256"] = model.sha256
+    say(
+        f"model {model.source}: {model.spec.architecture}, {len(model.categories)} classes; "
+        f"{compute.describe()}; RoIAlign: torchvision; "
+        f"size {predictor.preprocess.min_size}–{predictor.preprocess.max_size}, batch {predictor.batch_size}"
+    )
+    return predictor
+
+
+def open_predictor(config: PredictConfig, roi_align: str = "auto") -> Predictor:
+    """Load MODEL and make it ready.
+
+    Raises:
+        UsageError: no such model, or a setting that does not fit it.
+        ModelError: the model's file cannot be used.
+    """
+    return predictor_for(load_model(config.model), config, roi_align)

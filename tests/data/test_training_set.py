@@ -1,0 +1,143 @@
+"""Training samples: geometry of pictures, boxes and masks under augmentation."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from segcli.annotations import Annotation, Dataset, Picture
+from segcli.categories import Categories
+from segcli.data.augment import Change, check_names, choose
+from segcli.data.order import EpochBatches
+from segcli.data.training_set import (
+    Sample,
+    Ticket,
+    TrainingSet,
+    Unreadable,
+    box_sides,
+    make_batch,
+    make_sample,
+)
+from segcli.errors import UsageError
+from segcli.masks import Masks
+from segcli.models.conventions import Preprocess
+
+PLAIN = Preprocess(min_size=60, max_size=200, mean=(0, 0, 0), std=(1, 1, 1))
+
+
+def _annotation(x: int, y: int, w: int, h: int, **extra: object) -> Annotation:
+    dense = np.zeros((1, 60, 80), bool)
+    dense[0, y : y + h, x : x + w] = True
+    return Annotation(
+        id=1,
+        label=int(extra.get("label", 0)),  # type: ignore[call-overload]
+        bbox=np.array([x, y, w, h], np.float64),
+        area=float(w * h),
+        iscrowd=bool(extra.get("iscrowd", False)),
+        rle=Masks.from_dense(dense),
+    )
+
+
+def _picture(*annotations: Annotation, path: Path | None = None) -> Picture:
+    return Picture(1, "a.png", path, (60, 80), annotations)
+
+
+IMAGE = np.zeros((60, 80, 3), np.uint8)
+IMAGE[10:30, 5:25] = 255
+
+
+def test_a_picture_without_objects() -> None:
+    """Gives empty targets of the right shapes."""
+    sample = make_sample(_picture(), IMAGE, Change(), PLAIN)
+    assert sample.boxes.shape == (0, 4)
+    assert sample.labels.shape == (0,)
+    assert sample.patches.shape == (0, 58, 58)
+
+
+@pytest.mark.parametrize("flip", [False, True])
+@pytest.mark.parametrize("scale", [1.0, 0.75, 1.35])
+def test_boxes_follow_the_pixels(flip: bool, scale: float) -> None:
+    """The white square in the picture and its box stay together under flip and scale."""
+    sample = make_sample(_picture(_annotation(5, 10, 20, 20)), IMAGE, Change(flip, scale), PLAIN)
+    bright = (sample.image[0] > 0.5).nonzero()
+    y0, x0 = bright.amin(0).tolist()
+    y1, x1 = (bright.amax(0) + 1).tolist()
+    assert sample.boxes[0].tolist() == pytest.approx([x0, y0, x1, y1], abs=1.01)
+    assert sample.image.shape[1] == int(60 * scale)
+
+
+def test_masks_are_flipped_with_the_picture() -> None:
+    """An L is an L the other way round."""
+    dense = np.zeros((1, 60, 80), bool)
+    dense[0, 10:30, 5:10] = True
+    dense[0, 25:30, 5:25] = True
+    shape = Annotation(1, 0, np.array([5.0, 10, 20, 20]), 175.0, rle=Masks.from_dense(dense))
+    straight, mirrored = (
+        make_sample(_picture(shape), IMAGE, Change(flip), PLAIN).patches for flip in (False, True)
+    )
+    assert torch.equal(mirrored, straight.flip(2))
+    assert not torch.equal(mirrored, straight)
+
+
+def test_crowds_and_objects_without_pixels_are_left_out() -> None:
+    """Labels count from 1, row 0 being background."""
+    empty = Annotation(2, 0, np.zeros(4), 0.0, rle=Masks.from_dense(np.zeros((1, 60, 80), bool)))
+    picture = _picture(
+        _annotation(0, 0, 9, 9, iscrowd=True), empty, _annotation(5, 10, 20, 20, label=2)
+    )
+    sample = make_sample(picture, IMAGE, Change(), PLAIN)
+    assert sample.labels.tolist() == [3]
+    dataset = Dataset(Path("x.json"), None, (picture,), Categories.from_names("abc"))
+    assert box_sides(dataset, PLAIN) == [0.0, 20.0]
+
+
+def test_a_broken_picture_does_not_stop_its_batch(tmp_path: Path) -> None:
+    """It is named, and the others train on."""
+    Image.fromarray(IMAGE).save(tmp_path / "good.png")
+    (tmp_path / "bad.png").write_bytes((tmp_path / "good.png").read_bytes()[:60])
+    pictures = [
+        _picture(_annotation(5, 10, 20, 20), path=tmp_path / name) for name in ("good.png", "bad.png")
+    ]
+    data = TrainingSet(pictures, PLAIN, augment=(), seed=0)
+    samples = [data[Ticket(0, 0)], data[Ticket(0, 1)]]
+    assert isinstance(samples[0], Sample)
+    assert isinstance(samples[1], Unreadable)
+    batch = make_batch(32)(samples)
+    assert batch.images.shape == (1, 3, 64, 96)
+    assert [u.file_name for u in batch.unreadable] == ["a.png"]
+    assert make_batch(32)(samples[1:]).sizes == []
+
+
+def test_changes_depend_on_seed_epoch_and_picture_alone() -> None:
+    """So any number of workers gives the same training."""
+    first = choose(("flip", "scale"), seed=1, epoch=2, index=3)
+    assert first == choose(("flip", "scale"), seed=1, epoch=2, index=3)
+    others = {choose(("flip", "scale"), seed=1, epoch=2, index=i) for i in range(50)}
+    assert len(others) == 50
+    assert {c.flip for c in others} == {True, False}
+    assert all(0.75 <= c.scale <= 1.35 for c in others)
+    assert choose((), seed=1, epoch=2, index=3) == Change()
+
+
+def test_unknown_augmentations_are_refused() -> None:
+    """With the known ones in the message."""
+    check_names(("flip",))
+    with pytest.raises(UsageError, match="expected some of flip, scale"):
+        check_names(("flip", "mosaic"))
+
+
+@pytest.mark.parametrize(("pictures", "batch_size"), [(1, 1), (10, 4), (3, 8), (8, 8)])
+def test_every_picture_once_an_epoch_in_full_batches(pictures: int, batch_size: int) -> None:
+    """The last batch is filled from the start of the shuffle; orders differ by epoch and repeat by seed."""
+    batches = list(EpochBatches(pictures, batch_size, seed=5, epoch=0))
+    assert len(batches) == len(EpochBatches(pictures, batch_size, seed=5, epoch=0))
+    assert all(len(b) == batch_size for b in batches)
+    seen = [t.index for b in batches for t in b]
+    assert sorted(seen[:pictures]) == list(range(pictures))
+    assert batches == list(EpochBatches(pictures, batch_size, seed=5, epoch=0))
+    if pictures >= 8:
+        assert batches != list(EpochBatches(pictures, batch_size, seed=5, epoch=1))
