@@ -67,14 +67,16 @@ class RoIHeads(torchvision_roi_heads.RoIHeads):  # type: ignore[misc]  # torchvi
     ) -> Tensor:
         logits = self.mask_predictor(self.mask_head(self.mask_roi_pool(features, rois, shapes)))
         if len(logits) == 0:
-            return logits.sum() * 0.0
+            nothing: Tensor = logits.sum() * 0.0  # keeps the head in the graph
+            return nothing
         wanted = [
             mask_targets(t["masks"], t["boxes"], r, m, logits.shape[-1], aligned=self.aligned)
             for t, r, m in zip(targets, rois, matched, strict=True)
         ]
         classes = torch.cat([t["labels"][m] for t, m in zip(targets, matched, strict=True)])
         chosen = logits[torch.arange(len(logits), device=logits.device), classes]
-        return F.binary_cross_entropy_with_logits(chosen.float(), torch.cat(wanted))
+        loss: Tensor = F.binary_cross_entropy_with_logits(chosen.float(), torch.cat(wanted))
+        return loss
 
     def _detect(self, features: Any, proposals: Any, shapes: Any) -> list[dict[str, Tensor]]:
         pooled = self.box_head(self.box_roi_pool(features, proposals, shapes))

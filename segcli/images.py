@@ -114,8 +114,7 @@ def read_image(
         if info.frames > 1:
             _say_first_frame(path, info.frames)
         decoded = _decode(image, path, allow_truncated=allow_truncated)
-        # Pillow turns TIFFs upright by itself while it loads them
-        turned = info.orientation if decoded.format == "TIFF" else 1
+        turned = info.orientation if _is_turned(decoded) else 1
         target = 1 if raw_pixels else info.orientation
         return np.array(_turn(_rgb(decoded, path), turned, target))
 
@@ -234,6 +233,11 @@ def _turn(image: Image.Image, found: int, wanted: int) -> Image.Image:
         return image
     orientation = wanted if found == 1 else _UNDONE.get(found, found)
     return image.transpose(_UPRIGHT[orientation])
+
+
+def _is_turned(image: ImageFile.ImageFile) -> bool:
+    """Pillow turns TIFFs upright while it loads them, if it gets to their end, and then takes the tag away."""
+    return image.format == "TIFF" and _ORIENTATION not in image.tag_v2  # type: ignore[attr-defined]
 
 
 _said_first_frame = threading.Event()

@@ -140,7 +140,7 @@ def _publish(monkeypatch: pytest.MonkeyPatch, address: str, prefix: str) -> None
 def test_weights_by_name_are_downloaded_once_and_cached(
     server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Hash checked; the second time no server is asked. Uses a real R50-FPN state dict, so the file is as large as theirs."""
+    """Hash checked; the second time no server is asked. The file is a real R50-FPN state dict, as large as theirs."""
     spec_state = zoo.new_model("mask-rcnn-r50-fpn", zoo.COCO_91, seed=0).state
     served = tmp_path / "www" / "weights.pth"
     torch.save(dict(spec_state), served)

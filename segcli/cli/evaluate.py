@@ -123,7 +123,7 @@ def _is_given(ctx: click.Context, name: str) -> bool:
 
 def _check_output(options: dict[str, Any]) -> None:
     """Refuse before the work, not after it, what cannot be written; nothing is touched."""
-    from segcli.prediction.output import check_output, refuse_overlap
+    from segcli.output import check_output, refuse_overlap
 
     given = [options[name] for name in ("dataset", "predictions", "images", "model")]
     for path in (Path(value) for value in given if value is not None):
@@ -134,7 +134,7 @@ def _check_output(options: dict[str, Any]) -> None:
 
 def _save(options: dict[str, Any], metrics: Metrics, resolved: dict[str, Any]) -> None:
     from segcli.evaluation import report
-    from segcli.prediction.output import claim_output
+    from segcli.output import claim_output
 
     claim_output(options["output"], overwrite=options["overwrite"], command="eval")
     path = report.save(metrics, options["output"], settings=_settings(options), resolved=resolved)

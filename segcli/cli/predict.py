@@ -127,6 +127,7 @@ def _options(function: F) -> F:
 
 
 @click.group()
+@common_options
 def predict() -> None:
     """Find objects on pictures: boxes, classes, scores and masks.
 

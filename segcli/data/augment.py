@@ -38,12 +38,23 @@ def check_names(names: Sequence[str]) -> None:
             raise UsageError(f"--augment {name!r}: expected some of {', '.join(AUGMENTATIONS)}")
 
 
-def choose(names: Sequence[str], *, seed: int, epoch: int, index: int) -> Change:
-    """The change for one picture; depends on nothing but its arguments, so on no worker count or order."""
-    rng = np.random.Generator(np.random.PCG64([seed, epoch, index]))
-    flip, place = rng.random(2)
+def choose(names: Sequence[str], *, seed: int, epoch: int, index: int, batch: int) -> Change:
+    """The change for one picture; depends on nothing but its arguments, so on no worker count or order.
+
+    Flips are drawn per picture. The scale is drawn per batch: pictures of a batch are padded to the largest, and
+    scales of their own would make most of what the network sees padding.
+
+    Args:
+        names: of the augmentations that are on.
+        seed: of the run.
+        epoch: counts from 0.
+        index: of the picture in the dataset.
+        batch: of the step within the epoch.
+    """
+    flip = np.random.Generator(np.random.PCG64([seed, epoch, index])).random() < 0.5
+    place = np.random.Generator(np.random.PCG64([seed, epoch, batch, 1])).random()
     low, high = (math.log(limit) for limit in _SCALE_RANGE)
     return Change(
-        flip="flip" in names and flip < 0.5,
+        flip="flip" in names and bool(flip),
         scale=math.exp(low + (high - low) * place) if "scale" in names else 1.0,
     )

@@ -33,5 +33,5 @@ class EpochBatches(Sampler[list[Ticket]]):
         rng = np.random.Generator(np.random.PCG64([self.seed, self.epoch]))
         order = rng.permutation(self.pictures)
         order = np.resize(order, len(self) * self.batch_size)
-        for start in range(0, len(order), self.batch_size):
-            yield [Ticket(self.epoch, int(i)) for i in order[start : start + self.batch_size]]
+        for batch, indices in enumerate(order.reshape(len(self), self.batch_size)):
+            yield [Ticket(self.epoch, int(index), batch) for index in indices]

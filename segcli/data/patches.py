@@ -29,4 +29,5 @@ def _box_filter(length: int) -> NDArray[np.float32]:
     edges = np.arange(PATCH + 1, dtype=np.float64) * length / PATCH
     pixels = np.arange(length, dtype=np.float64)
     overlap = np.minimum(edges[1:, None], pixels + 1) - np.maximum(edges[:-1, None], pixels)
-    return (np.clip(overlap, 0.0, None) * (PATCH / length)).astype(np.float32)
+    shares: NDArray[np.float64] = np.clip(overlap, 0.0, None) * (PATCH / length)
+    return shares.astype(np.float32)

@@ -69,10 +69,11 @@ class Batch:
 
 @dataclass(frozen=True)
 class Ticket:
-    """Which picture, in which epoch: all that a worker needs to know."""
+    """Which picture, in which epoch and step of it: all that a worker needs to know."""
 
     epoch: int
     index: int
+    batch: int = 0
 
 
 class TrainingSet(TorchDataset[Sample | Unreadable]):
@@ -104,7 +105,13 @@ class TrainingSet(TorchDataset[Sample | Unreadable]):
     def __getitem__(self, ticket: Ticket) -> Sample | Unreadable:
         picture = self.pictures[ticket.index]
         assert picture.path is not None
-        change = choose(self.augment, seed=self.seed, epoch=ticket.epoch, index=ticket.index)
+        change = choose(
+            self.augment,
+            seed=self.seed,
+            epoch=ticket.epoch,
+            index=ticket.index,
+            batch=ticket.batch,
+        )
         try:
             image = read_image(picture.path, raw_pixels=picture.raw_pixels)
         except ImageError as error:  # a worker process cannot warn; the loop does

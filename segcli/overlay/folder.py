@@ -14,10 +14,10 @@ from segcli.config import DrawConfig, PredictConfig
 from segcli.console import progress, say
 from segcli.errors import DataError
 from segcli.files import atomic_writer, folder_lock, write_bytes
+from segcli.output import check_output, claim_output, place, refuse_overlap
 from segcli.overlay.render import draw_instances
 from segcli.overlay.writing import encode_like
 from segcli.prediction.drawings import output_names
-from segcli.prediction.output import check_output, claim_output, place, refuse_overlap
 from segcli.prediction.pictures import PictureReader
 from segcli.prediction.pipeline import Source, map_ahead, reason
 from segcli.prediction.reader import PredictionsFile, read_predictions
@@ -107,8 +107,11 @@ def overlay_images(files: Sequence[Path], job: PicturesJob) -> PicturesResult:
     matched: dict[str, PredictedPicture] = {}
     failed: list[tuple[str, str]] = []
     for found in inputs.pictures:
-        picture = _by_tail(names, inputs.path(found.key))
-        if picture is None:
+        path = inputs.path(found.key)
+        picture = _by_tail(names, path)
+        if not path.exists():
+            failed.append((found.key, "no such file"))
+        elif picture is None:
             failed.append((found.key, f"no predictions for it in {job.predictions}"))
         else:
             matched[found.key] = picture

@@ -27,7 +27,7 @@ _WRITERS: dict[str, tuple[str, dict[str, Any]]] = {
     ".bmp": ("BMP", {}),
     ".ppm": ("PPM", {}),
 }
-_HOLDS_METADATA = frozenset({"JPEG", "PNG", "WEBP"})
+_HOLDS_METADATA = ("JPEG", "PNG", "WEBP")
 
 
 @dataclass(frozen=True)
@@ -88,9 +88,7 @@ def encode_image(
 def metadata(path: Path) -> Metadata:
     """EXIF and colour profile of a picture file; damaged ones are left out, the pixels matter more."""
     try:
-        with path.open("rb") as stream, Image.open(stream) as image:
-            if image.format not in _HOLDS_METADATA and image.format != "MPO":
-                return Metadata()
+        with path.open("rb") as stream, Image.open(stream, formats=_HOLDS_METADATA) as image:
             icc = image.info.get("icc_profile") if image.mode in ("RGB", "RGBA") else None
             # a PNG without it in front of its pixels would be decoded in search of it
             return Metadata(_upright(image) if "exif" in image.info else None, icc)

@@ -25,8 +25,8 @@ from segcli.console import progress
 from segcli.errors import DataError
 from segcli.files import write_bytes
 from segcli.instances import Instances
+from segcli.output import DRAWINGS, drawn_log, place
 from segcli.overlay.writing import overlay_name
-from segcli.prediction.output import DRAWINGS, drawn_log, place
 from segcli.prediction.pipeline import Source, map_ahead, reason
 from segcli.prediction.recording import Row, drawn_objects, instances_of
 from segcli.prediction.shards import Entry, Index, encode, read_rows

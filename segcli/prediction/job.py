@@ -12,10 +12,10 @@ from segcli.config import PredictConfig
 from segcli.console import detail, progress, say
 from segcli.errors import OutputError
 from segcli.files import folder_lock
+from segcli.output import check_output, refuse_overlap
 from segcli.prediction import drawings, export, tables
 from segcli.prediction.opening import Job, Opener, begin, describe, open_job, open_new
 from segcli.prediction.options import JobOptions
-from segcli.prediction.output import check_output, refuse_overlap
 from segcli.prediction.pipeline import PicturePredictor, Source, run_batches
 from segcli.prediction.recording import row_of
 from segcli.prediction.resume import load_saved

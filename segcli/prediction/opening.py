@@ -11,9 +11,9 @@ from segcli.config import PredictConfig
 from segcli.console import say, warn
 from segcli.errors import UsageError
 from segcli.images import SUFFIXES
+from segcli.output import EXPORTS, claim_output, sweep
 from segcli.prediction import drawings
 from segcli.prediction.options import JobOptions
-from segcli.prediction.output import EXPORTS, claim_output, sweep
 from segcli.prediction.pictures import PictureReader
 from segcli.prediction.pipeline import PicturePredictor
 from segcli.prediction.plan import (

@@ -75,9 +75,7 @@ class Predictor:
     ) -> Instances:
         """Rescale boxes, paste masks, keep the wanted classes."""
         labels = found.labels.cpu().numpy().astype(np.int32)
-        scale = torch.tensor(
-            [np.float32(original[i]) / np.float32(size[i]) for i in (1, 0, 1, 0)]
-        )
+        scale = torch.tensor([np.float32(original[i]) / np.float32(size[i]) for i in (1, 0, 1, 0)])
         boxes = found.boxes.float().cpu() * scale
         crops = paste_crops(found.masks, boxes, original, self.postprocess)
         masks = Masks.from_crops(((c.numpy(), xy) for c, xy in crops), original)
@@ -138,7 +136,9 @@ def _labels_of(names: Sequence[str], categories: Categories) -> NDArray[np.int32
     table = categories.label_of_name()
     unknown = [name for name in names if name not in table]
     if unknown:
-        raise UsageError(f"--classes: the model knows no {unknown[0]!r}; it knows {', '.join(table)}")
+        raise UsageError(
+            f"--classes: the model knows no {unknown[0]!r}; it knows {', '.join(table)}"
+        )
     return np.array([table[name] for name in names], np.int32)
 
 

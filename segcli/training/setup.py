@@ -19,7 +19,7 @@ from segcli.errors import TrainingError, UsageError
 from segcli.evaluation.joining import join_classes
 from segcli.files import sha256, write_bytes
 from segcli.models import ARCHITECTURES, ModelSpec
-from segcli.prediction.output import claim_output
+from segcli.output import claim_output
 from segcli.training.checkpoint import load_last
 from segcli.training.job import Job, steps_of
 from segcli.training.start import starting_model
@@ -48,6 +48,7 @@ def prepare(
         TrainingError: nothing to train on.
     """
     check_names(config.augment)
+    compute = resolve(config.device, config.precision)
     train = replace(train, pictures=tuple(trainable(train.pictures)))
     if not any(p.annotations for p in train.pictures):
         raise TrainingError(f"{train.source}: no object to train on")
@@ -63,7 +64,6 @@ def prepare(
         _save(folder, config, resolved, train=train, val=val)
     else:
         _refuse_differences(saved, _resolved(resolved, train, val), folder)
-    compute = resolve(config.device, config.precision)
     job = Job(
         model=model,
         train=train,

@@ -9,7 +9,6 @@ import subprocess
 import sys
 import time
 import tomllib
-from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
 from types import ModuleType
@@ -289,23 +288,3 @@ def test_help_has_an_example(command: str, capsys: pytest.CaptureFixture[str]) -
     """Each command explains itself with an example."""
     assert main(["overlay", command, "--help"]) == 0
     assert f"segcli overlay {command} " in capsys.readouterr().out
-
-
-def test_real_photos(shared: Callable[[str], Path]) -> None:
-    """Overlays of real photos from their own annotations: each is drawn, none fails."""
-    root = shared("data/coco80")
-    data = json.loads((root / "instances.json").read_text())
-    for row in data["annotations"]:
-        row["score"] = 0.9
-    Path("p.json").write_text(json.dumps(data))
-    arguments = [
-        "overlay",
-        "folder",
-        str(root / "images"),
-        "--predictions",
-        "p.json",
-        "--output",
-        "out",
-    ]
-    assert main(arguments) == 0
-    assert len(list(Path("out").glob("*.jpg"))) == 80

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
-from segcli.data import shapes
 from segcli.data.scenes import KINDS, Kind
 from segcli.data.shapes import Pose, area, circle, direction, rasterise, round_off
 
@@ -78,12 +77,9 @@ def test_own_frame_turns_with_the_shape() -> None:
 
 
 def test_holes() -> None:
-    """Washers and gears are open in the middle, gears with windows too; the others are one loop."""
+    """Washers and gears are open in the middle; the others are one loop."""
     counts = {kind.name: len(kind.outline(stream(0))) for kind in KINDS}
-    assert counts["washer"] == 2
-    assert counts["gear"] >= 2
-    assert counts["bolt"] == counts["star"] == counts["leaf"] == 1
-    assert {len(shapes.gear(stream(seed))) for seed in range(20)} == {2, 6, 7}
+    assert counts == {"washer": 2, "gear": 2, "bolt": 1, "star": 1, "leaf": 1}
 
 
 @pytest.mark.parametrize(

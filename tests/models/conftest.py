@@ -17,7 +17,7 @@ from torchvision.ops.misc import FrozenBatchNorm2d
 
 
 def stock_r50() -> StockMaskRCNN:
-    """torchvision's own Mask R-CNN R50-FPN as its builder makes it for the v1 COCO weights, weights random."""
+    """Torchvision's own Mask R-CNN R50-FPN as its builder makes it for the v1 COCO weights, weights random."""
     body = resnet50(weights=None, norm_layer=FrozenBatchNorm2d)
     stages = {f"layer{k}": str(k - 1) for k in (1, 2, 3, 4)}
     model = StockMaskRCNN(BackboneWithFPN(body, stages, [256, 512, 1024, 2048], 256), 91)

@@ -101,7 +101,7 @@ def test_damaged_pth(content: bytes, tmp_path: Path) -> None:
     """One line, no traceback of torch's."""
     path = tmp_path / "x.pth"
     path.write_bytes(content)
-    with pytest.raises(ValueError, match="no readable PyTorch file|refused"):
+    with pytest.raises(ValueError, match=r"no readable PyTorch file|refused"):
         torchvision.read_state_dict(path)
 
 

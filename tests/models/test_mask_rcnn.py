@@ -80,7 +80,7 @@ def test_outputs_equal_torchvisions_bit_for_bit(stock: StockMaskRCNN) -> None:
 
 
 def test_a_wrong_eps_shows(stock: StockMaskRCNN) -> None:
-    """eps 0 belongs to the v1 weights; with 1e-5 the features differ, so the convention is really applied."""
+    """Eps 0 belongs to the v1 weights; with 1e-5 the features differ, so the convention is really applied."""
     tensor = prepare(_picture(96, 96, 3), TORCHVISION_V1_COCO.preprocess, scale=1.0).tensor[None]
     right, wrong = MaskRCNN(V1), MaskRCNN(ModelSpec(V1.architecture, 90, Anchors(), Conventions()))
     for network in (right, wrong):
@@ -128,7 +128,11 @@ def test_training_gives_five_finite_losses_and_gradients(architecture: str) -> N
         "labels": torch.tensor([1, 3]),
         "masks": patches,
     }
-    nothing = {"boxes": torch.zeros(0, 4), "labels": torch.zeros(0, dtype=torch.int64), "masks": patches[:0]}
+    nothing = {
+        "boxes": torch.zeros(0, 4),
+        "labels": torch.zeros(0, dtype=torch.int64),
+        "masks": patches[:0],
+    }
     losses = network(images, sizes, [objects, nothing])
     assert isinstance(losses, dict)
     assert sorted(losses) == [

@@ -46,7 +46,9 @@ def test_targets_equal_pooling_of_the_full_mask(aligned: bool) -> None:
     mask[20:76, 30:86] = _ellipse(56, 56)  # one cell of the patch per pixel
     patch = torch.from_numpy(coverage_patch(mask[20:76, 30:86]))[None]
     owner = torch.tensor([[30.0, 20.0, 86.0, 76.0]])
-    rois = torch.tensor([[30.0, 20, 86, 76], [20, 10, 70, 90], [50, 40, 110, 100], [0, 0, 140, 120]])
+    rois = torch.tensor(
+        [[30.0, 20, 86, 76], [20, 10, 70, 90], [50, 40, 110, 100], [0, 0, 140, 120]]
+    )
     matched = torch.zeros(len(rois), dtype=torch.int64)
     found = mask_targets(patch, owner, rois, matched, 28, aligned=aligned)
     full = torch.from_numpy(mask)[None].float()

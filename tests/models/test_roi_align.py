@@ -125,7 +125,9 @@ def test_the_pyramid_equals_torchvisions_module() -> None:
 
 def test_both_backends_agree_on_a_pyramid() -> None:
     """The reference and torchvision's operator pool the same values from the same levels."""
-    rois = torch.tensor([[0, 4.0, 4, 40, 60], [1, 0, 0, 310, 250], [-1, 0, 0, 9, 9], [1, 9, 9, 180, 99]])
+    rois = torch.tensor(
+        [[0, 4.0, 4, 40, 60], [1, 0, 0, 310, 250], [-1, 0, 0, 9, 9], [1, 9, 9, 180, 99]]
+    )
     results = [
         roi_align_pyramid(
             _pyramid(), rois, (3, 3), (1 / 4, 1 / 8, 1 / 16, 1 / 32),

@@ -20,7 +20,7 @@ def test_a_spec_survives_json(architecture: str) -> None:
 
 
 def test_eps_is_part_of_the_record() -> None:
-    """torchvision's v1 COCO weights need 0, and the record says so."""
+    """Torchvision's v1 COCO weights need 0, and the record says so."""
     assert Conventions.from_dict(TORCHVISION_V1_COCO.to_dict()).numerics.bn_eps == 0.0
 
 

@@ -12,6 +12,11 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from segcli.overlay.video_in import Window, open_video
+from segcli.overlay.video_out import open_writer
+
+WHOLE = Window()
+
 
 def picture(number: int, size: tuple[int, int]) -> NDArray[np.uint8]:
     """A smooth picture (so that compression hardly changes it) with a bright block that moves with `number`."""
@@ -72,6 +77,8 @@ class Clips:
             if sample_aspect_ratio:
                 video.codec_context.sample_aspect_ratio = sample_aspect_ratio
             if matrix:
+                if not hasattr(video, "set_display_matrix"):
+                    pytest.skip("this PyAV cannot write a display matrix")
                 video.set_display_matrix(matrix)
             seconds = float((pts[-1] - pts[0] + 1000) * time_base)
             sound = _add_audio(out, audio, seconds) if audio else None
@@ -104,6 +111,29 @@ class Clips:
             stream = container.streams.audio[0]
             packets = [p for p in container.demux(stream) if p.dts is not None]
             return [(bytes(p), p.pts * p.time_base) for p in packets]
+
+    def copy(
+        self, source: Path, target: Path, window: Window = WHOLE, *, audio: bool = True
+    ) -> int:
+        """Through our reader and writer; the number of frames."""
+        with open_video(source) as video, open_writer(target, video, window, audio=audio) as writer:
+            for frame in video.frames(window):
+                writer.write(frame, frame.rgb)
+        return writer.frames
+
+    def header(self, path: Path) -> dict[str, Any]:
+        """What the file says of itself."""
+        with av.open(str(path)) as container:
+            video = container.streams.video[0]
+            context = video.codec_context
+            return {
+                "duration": container.duration,
+                "codec": context.name,
+                "pix_fmt": context.pix_fmt,
+                "color": (context.colorspace, context.color_range),
+                "ratio": video.sample_aspect_ratio,
+                "audio": [s.codec_context.name for s in container.streams.audio],
+            }
 
 
 @pytest.fixture

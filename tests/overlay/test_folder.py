@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -230,10 +231,11 @@ def test_single_pictures(tmp_path: Path) -> None:
     files = [write_picture(pictures / n) for n in ("sub/a.png", "b.png", "c.png")]
     predictions = write_predictions(tmp_path / "p.json", ["sub/a.png", "photos/b.png", "a.png"])
     job = PicturesJob(predictions, tmp_path / "out", "overlay image", STYLE)
-    result = overlay_images(files, job)
-    assert (result.drawn, result.failed) == (2, 1)
+    result = overlay_images([*files, pictures / "gone.png"], job)
+    assert (result.drawn, result.failed) == (2, 2)
     assert drawn(job.output / "sub" / "a.png")
-    assert failures(job.output)[0]["file"] == "c.png"
+    assert [row["file"] for row in failures(job.output)] == ["c.png", "gone.png"]
+    assert failures(job.output)[1]["error"] == "no such file"
 
 
 def test_frame_suffix_that_would_collide(tmp_path: Path, job: PicturesJob) -> None:
@@ -276,3 +278,12 @@ def test_no_torch_is_needed(tmp_path: Path) -> None:
         [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True
     )
     assert done.stdout.strip() == "0 []"
+
+
+def test_real_photos(shared: Callable[[str], Path], job: PicturesJob) -> None:
+    """Real photos are drawn from their own annotations, which have no scores: each of them, none fails."""
+    result = overlay_folder(
+        shared("data/coco80/images"),
+        PicturesJob(shared("data/coco80/instances.json"), job.output, job.command),
+    )
+    assert (result.drawn, result.failed) == (80, 0)

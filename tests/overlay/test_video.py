@@ -273,3 +273,12 @@ def test_real_video(shared: Callable[[str], Path], tmp_path: Path, clips: Any) -
     assert clips.times(target) == [t - times[0] for t in times]
     sound = {data for data, _ in clips.packets(source)}
     assert {data for data, _ in clips.packets(target)} <= sound
+
+
+def test_car_detection(shared: Callable[[str], Path], tmp_path: Path, clips: Any) -> None:
+    """The real video: 377 frames, equal timestamps and duration, equal audio packets."""
+    source, target = shared("data/videos/car-detection.mp4"), tmp_path / "cars.mp4"
+    assert clips.copy(source, target) == 377
+    assert clips.times(target) == clips.times(source)
+    assert clips.packets(target) == clips.packets(source)
+    assert clips.header(target)["duration"] == clips.header(source)["duration"]

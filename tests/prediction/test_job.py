@@ -298,7 +298,7 @@ def test_a_failing_model_keeps_what_is_done(
     assert not (start.out / "predictions.json").exists()
     monkeypatch.undo()
     start()
-    assert start.ran() == 5
+    assert start.ran() == 4  # the broken picture of those batches never reaches the model
     assert start.names() == GOOD
 
 

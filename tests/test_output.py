@@ -8,7 +8,7 @@ import pytest
 
 from segcli import config
 from segcli.errors import OutputError, UsageError
-from segcli.prediction.output import (
+from segcli.output import (
     claim_output,
     drawn_log,
     owner,
