@@ -80,7 +80,7 @@ NANO = Architecture(
     mask_channels=64,
     frozen_batch_norm=False,
     proposals=(500, 1000),
-    rois_per_image=128,
+    rois_per_image=64,
     anchors_from_data=True,
     conventions=replace(OWN, preprocess=Preprocess(min_size=320, max_size=640)),
     recipe=Recipe(batch_size=8, optimizer="adamw", lr=0.001, weight_decay=0.05),

@@ -214,13 +214,13 @@ def test_crops_at_4k_need_no_canvas() -> None:
 
 
 def test_full_frames_at_4k_stay_small() -> None:
-    """100 masks that fill a 4K picture are a few bytes each, and full again when asked."""
+    """20 masks that fill a 4K picture are a few bytes each, and full again when asked."""
     size = (2160, 3840)
     frame = np.ones(size, bool)
     frame[1000:1010, 2000:2010] = False
-    masks = Masks.from_crops([(frame, (0, 0))] * 100, size)
+    masks = Masks.from_crops([(frame, (0, 0))] * 20, size)
 
-    assert masks.counts.nbytes < 100 * 100
-    assert masks.area().tolist() == [2160 * 3840 - 100] * 100
-    assert np.array_equal(masks.full(99), frame)
+    assert masks.counts.nbytes < 20 * 100
+    assert masks.area().tolist() == [2160 * 3840 - 100] * 20
+    assert np.array_equal(masks.full(19), frame)
     assert masks.boxes()[7].tolist() == [0, 0, 3840, 2160]

@@ -111,7 +111,8 @@ def _batches(job: Job, epoch: int) -> Generator[Batch, None, None]:
     config, before = job.config, job.model.spec.conventions.preprocess
     pictures = TrainingSet(job.train.pictures, before, augment=config.augment, seed=config.seed)
     assert config.batch_size is not None
-    order = EpochBatches(len(pictures), config.batch_size, seed=config.seed, epoch=epoch)
+    shapes = [p.size[0] / p.size[1] for p in job.train.pictures]
+    order = EpochBatches(shapes, config.batch_size, seed=config.seed, epoch=epoch)
     fork = job.workers > 0 and sys.platform.startswith("linux")
     loader: DataLoader[Any] = DataLoader(
         pictures,
@@ -163,7 +164,8 @@ def _measure(job: Job, network: MaskRCNN, val: Dataset) -> Metrics:
     from segcli.prediction.predictor import Predictor
 
     settings = PredictConfig(max_detections=job.config.max_dets)
-    predictor = Predictor(network, job.model.categories, job.compute, config=settings)
+    exact = Compute(job.compute.device, "fp32")  # numbers are those that `segcli eval` gives
+    predictor = Predictor(network, job.model.categories, exact, config=settings)
     return evaluate_predictor(predictor, val, max_dets=job.config.max_dets)
 
 

@@ -19,7 +19,7 @@ from segcli.errors import TrainingError, UsageError
 from segcli.evaluation.joining import join_classes
 from segcli.files import sha256, write_bytes
 from segcli.models import ARCHITECTURES, ModelSpec
-from segcli.output import claim_output
+from segcli.output import check_output, claim_output
 from segcli.training.checkpoint import load_last
 from segcli.training.job import Job, steps_of
 from segcli.training.start import starting_model
@@ -48,7 +48,7 @@ def prepare(
         TrainingError: nothing to train on.
     """
     check_names(config.augment)
-    compute = resolve(config.device, config.precision)
+    compute = resolve(config.device, config.precision, training=True)
     train = replace(train, pictures=tuple(trainable(train.pictures)))
     if not any(p.annotations for p in train.pictures):
         raise TrainingError(f"{train.source}: no object to train on")
@@ -56,11 +56,12 @@ def prepare(
         join_classes(train.categories, val.categories)  # refuses now what would fail after an epoch
     saved = _saved(folder) if resume else None
     if saved is None:
-        claim_output(folder, overwrite=overwrite, command=COMMAND)
+        check_output(folder, overwrite=overwrite, command=COMMAND)
     last = folder / "last.ckpt"
     model = _resumed(last) if saved is not None and last.exists() else starting_model(config, train)
-    resolved = resolve_recipe(config, model)
-    if saved is None:
+    resolved = replace(resolve_recipe(config, model), precision=compute.precision)
+    if saved is None:  # only now, when nothing can fail for the settings' sake, may an old run go
+        claim_output(folder, overwrite=overwrite, command=COMMAND)
         _save(folder, config, resolved, train=train, val=val)
     else:
         _refuse_differences(saved, _resolved(resolved, train, val), folder)

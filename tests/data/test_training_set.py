@@ -138,11 +138,20 @@ def test_unknown_augmentations_are_refused() -> None:
 @pytest.mark.parametrize(("pictures", "batch_size"), [(1, 1), (10, 4), (3, 8), (8, 8)])
 def test_every_picture_once_an_epoch_in_full_batches(pictures: int, batch_size: int) -> None:
     """The last batch is filled from the start of the shuffle; orders differ by epoch and repeat by seed."""
-    batches = list(EpochBatches(pictures, batch_size, seed=5, epoch=0))
-    assert len(batches) == len(EpochBatches(pictures, batch_size, seed=5, epoch=0))
+    shapes = [1.0] * pictures
+    batches = list(EpochBatches(shapes, batch_size, seed=5, epoch=0))
+    assert len(batches) == len(EpochBatches(shapes, batch_size, seed=5, epoch=0))
     assert all(len(b) == batch_size for b in batches)
-    seen = [t.index for b in batches for t in b]
-    assert sorted(seen[:pictures]) == list(range(pictures))
-    assert batches == list(EpochBatches(pictures, batch_size, seed=5, epoch=0))
+    assert {t.index for b in batches for t in b} == set(range(pictures))
+    assert batches == list(EpochBatches(shapes, batch_size, seed=5, epoch=0))
     if pictures >= 8:
-        assert batches != list(EpochBatches(pictures, batch_size, seed=5, epoch=1))
+        assert batches != list(EpochBatches(shapes, batch_size, seed=5, epoch=1))
+
+
+def test_pictures_of_like_shape_share_a_batch() -> None:
+    """Of 32 wide and 32 tall pictures, mixed at random, at most one batch of eight holds both."""
+    shapes = [0.5, 2.0] * 32
+    batches = list(EpochBatches(shapes, 8, seed=0, epoch=0))
+    mixed = [b for b in batches if len({shapes[t.index] for t in b}) > 1]
+    assert len(mixed) <= 1
+    assert {t.batch for b in batches for t in b} == set(range(8))

@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
+
+from segcli.config import PredictConfig
+from segcli.prediction.job import Report, folder_inputs, predict_job
+from segcli.prediction.options import JobOptions
 
 FAKE = Path(__file__).with_name("fake_job.py")
 
@@ -53,3 +60,46 @@ def photos(tmp_path: Path, make_picture: Callable[[Path, int], Path]) -> Path:
         make_picture(root / name, seed)
     (root / "b" / "broken.png").write_bytes(b"no picture")
     return root
+
+
+@dataclass
+class Starter:
+    """Starts jobs over one folder and remembers which predictors were opened."""
+
+    fake: ModuleType
+    photos: Path
+    out: Path
+    opened: list[Any] = field(default_factory=list)
+
+    def opener(self, config: PredictConfig) -> Any:
+        self.opened.append(self.fake.open_predictor(config))
+        return self.opened[-1]
+
+    def options(self, **flags: Any) -> JobOptions:
+        return JobOptions(**{"output": self.out, "command": "predict folder", **flags})
+
+    def __call__(self, config: PredictConfig | None = None, **flags: Any) -> Report:
+        self.opened.clear()
+        options = self.options(**flags)
+        config = config or PredictConfig(model="m", batch_size=3)
+        inputs = folder_inputs(self.photos, options)
+        return predict_job(inputs, config, options, opener=self.opener)
+
+    def ran(self) -> int:
+        """Pictures that the last start predicted."""
+        return sum(n for predictor in self.opened for n in predictor.batches)
+
+    def predictions(self) -> bytes:
+        return (self.out / "predictions.json").read_bytes()
+
+    def names(self) -> list[str]:
+        return [image["file_name"] for image in json.loads(self.predictions())["images"]]
+
+    def failed(self) -> dict[str, str]:
+        lines = (self.out / "failed.jsonl").read_text().splitlines()
+        return {row["file"]: row["error"] for row in map(json.loads, lines)}
+
+
+@pytest.fixture
+def start(fake: ModuleType, photos: Path, tmp_path: Path) -> Starter:
+    return Starter(fake, photos, tmp_path / "out")
