@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Literal
 
 from segcli.models.conventions import OWN, Conventions, Preprocess
+
+Norm = Literal["frozen_batch", "group"]
 
 
 @dataclass(frozen=True)
@@ -35,9 +38,15 @@ class Architecture:
         fpn_channels: of P2 … P6.
         box_channels: of the two fully connected layers of the box head.
         mask_channels: of the four convolutions of the mask head.
-        frozen_batch_norm: batch norms keep the statistics of pre-training.
+        norm: `frozen_batch` (batch norm with the statistics of pre-training, backbone only) or `group` (group norm
+            in backbone, pyramid and mask head: random weights learn faster with it, see He et al. 2018, "Rethinking
+            ImageNet pre-training", section 3.1, and pictures of unlike kinds do not share statistics).
+        rpn_foreground_iou: anchors that overlap an object by this much are examples of objects; small objects
+            between two anchor sizes never reach the usual 0.7.
         proposals: RPN proposals kept per picture (training, testing).
         rois_per_image: RoIs sampled per picture in training, a quarter of them objects.
+        mask_rois_per_image: most objects of those that the mask head sees; its convolutions cost as much as the
+            backbone. None = all.
         anchors_from_data: training chooses anchors from the dataset's boxes.
         conventions: what new weights use.
         recipe: how to train it.
@@ -49,9 +58,11 @@ class Architecture:
     fpn_channels: int
     box_channels: int
     mask_channels: int
-    frozen_batch_norm: bool
+    norm: Norm
+    rpn_foreground_iou: float
     proposals: tuple[int, int]
     rois_per_image: int
+    mask_rois_per_image: int | None
     anchors_from_data: bool
     conventions: Conventions
     recipe: Recipe
@@ -64,9 +75,11 @@ R50_FPN = Architecture(
     fpn_channels=256,
     box_channels=1024,
     mask_channels=256,
-    frozen_batch_norm=True,
+    norm="frozen_batch",
+    rpn_foreground_iou=0.7,
     proposals=(2000, 1000),
     rois_per_image=512,
+    mask_rois_per_image=None,
     anchors_from_data=False,
     conventions=Conventions(),
     recipe=Recipe(batch_size=2, optimizer="sgd", lr=0.0025, weight_decay=1e-4),
@@ -78,9 +91,11 @@ NANO = Architecture(
     fpn_channels=64,
     box_channels=256,
     mask_channels=64,
-    frozen_batch_norm=False,
+    norm="group",
+    rpn_foreground_iou=0.5,
     proposals=(500, 1000),
-    rois_per_image=64,
+    rois_per_image=128,
+    mask_rois_per_image=16,
     anchors_from_data=True,
     conventions=replace(OWN, preprocess=Preprocess(min_size=320, max_size=640)),
     recipe=Recipe(batch_size=8, optimizer="adamw", lr=0.001, weight_decay=0.05),

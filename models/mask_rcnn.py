@@ -12,7 +12,7 @@ from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredic
 from torchvision.models.detection.rpn import RegionProposalNetwork, RPNHead
 
 from segcli.models.architectures import ARCHITECTURES, Architecture
-from segcli.models.backbones import build_backbone, set_bn_eps
+from segcli.models.backbones import build_backbone, head_norm, set_bn_eps
 from segcli.models.pooler import PyramidRoIAlign
 from segcli.models.roi_heads import RoIHeads, Targets
 from segcli.models.spec import ModelSpec
@@ -98,7 +98,8 @@ def _build_rpn(architecture: Architecture, spec: ModelSpec) -> RegionProposalNet
     head = _WideRPNHead(architecture.fpn_channels, anchors.num_anchors_per_location()[0])
     kept = dict(zip(("training", "testing"), architecture.proposals, strict=True))
     return RegionProposalNetwork(
-        anchors, head, fg_iou_thresh=0.7, bg_iou_thresh=0.3, batch_size_per_image=256,
+        anchors, head, fg_iou_thresh=architecture.rpn_foreground_iou, bg_iou_thresh=0.3,
+        batch_size_per_image=256,
         positive_fraction=0.5, pre_nms_top_n=kept, post_nms_top_n=kept, nms_thresh=0.7,
     )  # fmt: skip
 
@@ -121,8 +122,9 @@ def _build_heads(architecture: Architecture, spec: ModelSpec, backend: str) -> R
         nms_thresh=post.nms_iou,
         detections_per_img=post.max_detections,
         mask_roi_pool=PyramidRoIAlign(14, numerics, backend),
-        mask_head=MaskRCNNHeads(channels, mask_layers, 1),
+        mask_head=MaskRCNNHeads(channels, mask_layers, 1, norm_layer=head_norm(architecture)),
         mask_predictor=MaskRCNNPredictor(mask_layers[-1], architecture.mask_channels, rows),
     )
     heads.aligned = numerics.roi_aligned
+    heads.mask_rois = architecture.mask_rois_per_image
     return heads

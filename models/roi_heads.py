@@ -16,9 +16,15 @@ Targets = list[dict[str, Tensor]]
 
 
 class RoIHeads(torchvision_roi_heads.RoIHeads):  # type: ignore[misc]  # torchvision has no types
-    """Box and mask branch (He et al. 2017). The attribute `aligned` says how RoIAlign counts pixels."""
+    """Box and mask branch (He et al. 2017).
+
+    Attributes:
+        aligned: how RoIAlign counts pixels.
+        mask_rois: most objects per picture that the mask loss looks at, drawn at random; None = all.
+    """
 
     aligned: bool = False
+    mask_rois: int | None = None
 
     def forward(
         self,
@@ -47,7 +53,7 @@ class RoIHeads(torchvision_roi_heads.RoIHeads):  # type: ignore[misc]  # torchvi
         pooled = self.box_head(self.box_roi_pool(features, proposals, shapes))
         logits, deltas = self.box_predictor(pooled)
         loss_class, loss_box = fastrcnn_loss(logits.float(), deltas.float(), labels, regression)
-        positive = [torch.where(label > 0)[0] for label in labels]
+        positive = [self._some(torch.where(label > 0)[0]) for label in labels]
         loss_mask = self._mask_loss(
             features,
             [p[rows] for p, rows in zip(proposals, positive, strict=True)],
@@ -56,6 +62,12 @@ class RoIHeads(torchvision_roi_heads.RoIHeads):  # type: ignore[misc]  # torchvi
             shapes,
         )
         return {"loss_classifier": loss_class, "loss_box_reg": loss_box, "loss_mask": loss_mask}
+
+    def _some(self, rows: Tensor) -> Tensor:
+        """At most `mask_rois` of `rows`, in random order."""
+        if self.mask_rois is None or len(rows) <= self.mask_rois:
+            return rows
+        return rows[torch.randperm(len(rows), device=rows.device)[: self.mask_rois]]
 
     def _mask_loss(
         self,

@@ -97,7 +97,7 @@ def main(arguments: list[str] | None = None) -> int:
             return 0
         if "--debug" in given and isinstance(error, Exception):
             traceback.print_exception(error)
-        return _report(error)
+        return _report(error, next((a for a in given if not a.startswith("-")), ""))
     return code
 
 
@@ -128,7 +128,7 @@ def _reader_gone() -> bool:
     return any(event & (select.POLLERR | select.POLLHUP) for _, event in poll.poll(0))
 
 
-def _report(error: BaseException) -> int:
+def _report(error: BaseException, command: str) -> int:
     """Say in one line what went wrong; the exit code it stands for."""
     if isinstance(error, click.exceptions.NoArgsIsHelpError):  # its message is the whole help page
         print(error.format_message(), file=sys.stderr, flush=True)
@@ -136,9 +136,19 @@ def _report(error: BaseException) -> int:
     if isinstance(error, KeyboardInterrupt) and sys.stderr.isatty():
         print(file=sys.stderr)  # after the terminal's own ^C
     message, code = _explain(error)
+    if code in _STOPPED and command in _GO_ON:
+        message += f"; {_GO_ON[command]}"
     first_line = " ".join(escape(message.replace("\n", " ")).split())
     print(f"segcli: {first_line}", file=sys.stderr, flush=True)
     return code
+
+
+_STOPPED = (130, 143)
+# what to do after Ctrl-C or SIGTERM, for the commands that can go on
+_GO_ON = {
+    "predict": "run the same command again to go on where it stopped",
+    "train": "run it again with --resume to go on after the last whole epoch",
+}
 
 
 def _explain(error: BaseException) -> tuple[str, int]:
@@ -148,14 +158,14 @@ def _explain(error: BaseException) -> tuple[str, int]:
     if isinstance(error, click.ClickException):
         return error.format_message(), 1
     if isinstance(error, click.Abort | KeyboardInterrupt):
-        return "interrupted; run the same command again to go on where it stopped", 130
+        return "interrupted", 130
     if isinstance(error, Terminated):
-        return "terminated; run the same command again to go on where it stopped", 143
+        return "terminated", 143
     if isinstance(error, SegcliError):
         return str(error), error.exit_code
     if isinstance(error, OSError) and error.errno == errno.ENOSPC:
         return (
-            f"{error.filename or 'the disk'}: no space left; make room and run the same command again",
+            f"{error.filename or 'the disk'}: no space left; make room and run again",
             1,
         )
     name = type(error).__name__

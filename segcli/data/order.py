@@ -15,8 +15,8 @@ _BATCHES_PER_GROUP = 8
 class EpochBatches(Sampler[list[Ticket]]):
     """Batches of one epoch, of pictures of like shape, since a batch is padded to its largest.
 
-    Pictures are shuffled, sorted by shape within groups of eight batches, cut into batches, and the batches are shuffled.
-    The last, smaller batch is filled up with pictures from the start of the shuffle.
+    Pictures are shuffled, sorted by shape within groups of eight batches, cut into batches, and the batches are
+    shuffled. The last, smaller batch is filled up with pictures from the start of the shuffle.
 
     Args:
         shapes: height / width of each picture.

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from segcli.config import PredictConfig
-from segcli.console import detail, progress, say
+from segcli.console import detail, progress
 from segcli.errors import OutputError
 from segcli.files import folder_lock
 from segcli.output import check_output, refuse_overlap
@@ -163,10 +163,6 @@ def _finish(job: Job, seconds: float) -> Report:
         export.write_failed(out, [*failed, *undrawn])
     for key, why in failed + undrawn:
         detail(f"failed: {key}: {why}")
-    if len(job.read.multi_frame) > 1:
-        say(
-            f"{len(job.read.multi_frame)} pictures have several frames or pages; the first was used"
-        )
     good = [entry for entry in index.values() if entry.error is None]
     return Report(
         good=len(good),

@@ -16,16 +16,11 @@ LARGE = 50_000_000  # pixels; of pictures beyond this only one is decoded at a t
 
 
 class PictureReader:
-    """Reads pictures for `run_batches`; may be called from several threads.
-
-    Attributes:
-        multi_frame: keys of the pictures read that have several frames or pages.
-    """
+    """Reads pictures for `run_batches`; may be called from several threads."""
 
     def __init__(self, config: PredictConfig) -> None:
         self._config = config
         self._large = threading.Lock()
-        self.multi_frame: set[str] = set()
 
     def __call__(self, source: Source) -> NDArray[np.uint8]:
         """Decode one picture: uint8 (H, W, 3) RGB, upright.
@@ -36,12 +31,9 @@ class PictureReader:
         info = image_info(source.path)
         large = info.size[0] * info.size[1] > LARGE
         with self._large if large else nullcontext():
-            image = read_image(
+            return read_image(
                 source.path,
                 allow_truncated=self._config.allow_truncated,
                 max_pixels=self._config.max_pixels,
                 raw_pixels=source.raw_pixels,
             )
-        if info.frames > 1:
-            self.multi_frame.add(source.key)
-        return image

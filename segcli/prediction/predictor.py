@@ -19,6 +19,7 @@ from segcli.instances import Instances
 from segcli.masks import Masks
 from segcli.models import Detections, MaskRCNN, Preprocess
 from segcli.models.paste import paste_crops
+from segcli.models.roi_align.align import choose_backend
 from segcli.preprocess import PreparedPicture, collate, prepare
 from segcli.zoo import LoadedModel, load_model
 
@@ -146,10 +147,10 @@ def predictor_for(model: LoadedModel, config: PredictConfig, roi_align: str = "a
     """A predictor of weights in memory; says once what runs."""
     compute = resolve(config.device, config.precision)
     predictor = Predictor(model.build(roi_align), model.categories, compute, config=config)
-    predictor.resolved["model_sha256"] = model.sha256
+    predictor.resolved |= {"model_sha256": model.sha256, "roi_align": choose_backend(roi_align)}
     say(
         f"model {model.source}: {model.spec.architecture}, {len(model.categories)} classes; "
-        f"{compute.describe()}; RoIAlign: torchvision; "
+        f"{compute.describe()}; RoIAlign: {choose_backend(roi_align)}; "
         f"size {predictor.preprocess.min_size}–{predictor.preprocess.max_size}, batch {predictor.batch_size}"
     )
     return predictor

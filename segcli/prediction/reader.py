@@ -111,6 +111,8 @@ def _read_shards(folder: Path) -> PredictionsFile:
     resolved = config.load(folder / config.FILE_NAME).get("resolved", {})
     categories = _categories(folder / config.FILE_NAME, resolved)
     labels = categories.label_of_id()
+    # labels in shards count the model's own order of classes, which need not be that of the ids
+    stored = tuple(entry["id"] for entry in resolved["categories"])
     pictures: list[PredictedPicture] = []
     failed = 0
     for row in latest_rows(folder):
@@ -119,16 +121,16 @@ def _read_shards(folder: Path) -> PredictionsFile:
             continue
         head = {"id": len(pictures) + 1, "file_name": row["file"]}
         head |= {key: row[key] for key in ("height", "width")}
-        objects = [_with_id(o, categories) for o in row["objects"]]
+        objects = [_with_id(o, stored) for o in row["objects"]]
         pictures.append(_picture(folder, head, objects, labels))
     if failed:
         say(f"{folder}: {failed} pictures failed and have no predictions")
     return PredictionsFile(folder, categories, categories.ids, pictures)
 
 
-def _with_id(row: Row, categories: Categories) -> Row:
+def _with_id(row: Row, ids: Sequence[Id]) -> Row:
     """A shard's object with the category id that its label stands for."""
-    return {**row, "category_id": categories.ids[row["label"]]}
+    return {**row, "category_id": ids[row["label"]]}
 
 
 def _picture(path: Path, image: Row, rows: list[Row], labels: Mapping[Id, int]) -> PredictedPicture:

@@ -19,6 +19,7 @@ from segcli.errors import TrainingError, UsageError
 from segcli.evaluation.joining import join_classes
 from segcli.files import sha256, write_bytes
 from segcli.models import ARCHITECTURES, ModelSpec
+from segcli.models.roi_align.align import choose_backend
 from segcli.output import check_output, claim_output
 from segcli.training.checkpoint import load_last
 from segcli.training.job import Job, steps_of
@@ -112,7 +113,7 @@ def _announce(job: Job) -> None:
     empty = sum(1 for p in job.train.pictures if not p.annotations)
     say(
         f"training {job.model.spec.architecture} on {len(job.train.pictures)} pictures ({empty} without objects), "
-        f"{len(job.train.categories)} classes; {job.compute.describe()}; RoIAlign: torchvision"
+        f"{len(job.train.categories)} classes; {job.compute.describe()}; RoIAlign: {choose_backend(job.roi_align)}"
     )
     say(
         f"{job.steps} steps of {config.batch_size}, {config.optimizer}, peak lr {config.lr:.3g}, "

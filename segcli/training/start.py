@@ -86,7 +86,7 @@ def _sized(conventions: Conventions, config: TrainConfig) -> Conventions:
 
 def freeze_early_layers(network: MaskRCNN, spec: ModelSpec) -> None:
     """Pre-trained backbones keep their stem and first stage, as torchvision's references do (trainable layers 3)."""
-    if not ARCHITECTURES[spec.architecture].frozen_batch_norm:
+    if ARCHITECTURES[spec.architecture].norm != "frozen_batch":
         return
     for name, parameter in network.backbone.body.named_parameters():
         if name.startswith(("conv1", "bn1", "layer1")):

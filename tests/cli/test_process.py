@@ -89,8 +89,8 @@ program.run()
 @pytest.mark.parametrize(
     ("number", "code", "message"),
     [
-        (signal.SIGINT, 130, "segcli: interrupted; run the same command again"),
-        (signal.SIGTERM, 143, "segcli: terminated; run the same command again"),
+        (signal.SIGINT, 130, "segcli: interrupted"),
+        (signal.SIGTERM, 143, "segcli: terminated"),
     ],
     ids=["SIGINT", "SIGTERM"],
 )

@@ -157,7 +157,7 @@ def test_interrupted_runs_say_so_and_can_be_resumed(
     _, err = process.communicate(timeout=60)
     assert process.returncode == code
     assert "Traceback" not in err
-    assert "run the same command again" in err.strip().splitlines()[-1]
+    assert "run it again with --resume" in err.strip().splitlines()[-1]
     shorter = [*command[:-2], "--workers", "0", "--steps", "1", "--resume"]
     assert subprocess.run(shorter, capture_output=True, check=False).returncode == 0
 

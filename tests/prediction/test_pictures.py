@@ -34,13 +34,3 @@ def test_large_pictures_are_read_too(tmp_path: Path, monkeypatch: pytest.MonkeyP
     Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
     reader = PictureReader(PredictConfig())
     assert reader(Source("a", tmp_path / "a.png")).shape == (8, 8, 3)
-
-
-def test_animated_pictures_are_counted_once(tmp_path: Path) -> None:
-    """However often a picture with several frames is read, it counts once."""
-    frames = [Image.new("RGB", (8, 8), colour) for colour in ("red", "blue")]
-    frames[0].save(tmp_path / "a.gif", save_all=True, append_images=frames[1:])
-    reader = PictureReader(PredictConfig())
-    for _ in range(2):
-        reader(Source("a", tmp_path / "a.gif"))
-    assert reader.multi_frame == {"a"}

@@ -101,8 +101,10 @@ def test_polygons_are_rasterised_as_pycocotools_does() -> None:
         pytest.param({"bbox": {"x": 1}}, "damaged bbox", id="dict"),
         pytest.param({"bbox": [1, 2, 3, 4], "score": "high"}, "score 'high'", id="score"),
         pytest.param({"bbox": [1, 2, 3, 4], "score": float("inf")}, "score inf", id="inf"),
-        pytest.param({"segmentation": {"size": [6, 9]}}, "'counts' is absent", id="no counts"),
-        pytest.param({"segmentation": {"counts": "x"}}, "'size' is absent", id="no size"),
+        pytest.param(
+            {"segmentation": {"size": [6, 9]}}, "expected size and counts", id="no counts"
+        ),
+        pytest.param({"segmentation": {"counts": "x"}}, "expected size and counts", id="no size"),
         pytest.param(
             {"segmentation": {"size": [6, 9], "counts": "~"}}, "damaged text", id="text rle"
         ),
