@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from torch import Tensor, nn
+from torch import nn
 from torchvision.models.detection.backbone_utils import BackboneWithFPN
 from torchvision.models.resnet import BasicBlock, resnet50
 from torchvision.ops.misc import FrozenBatchNorm2d
@@ -19,7 +19,8 @@ _GROUPS = 8
 class NanoBody(nn.Module):
     """A ResNet-18 (He et al. 2015, table 1) of smaller width, with a stem of two 3×3 convolutions.
 
-    About 3.4 M parameters. Strides 4, 8, 16, 32 at `layer1` … `layer4`.
+    About 3.4 M parameters; strides 4, 8, 16, 32 at `layer1` … `layer4`. It has no forward of its own:
+    `BackboneWithFPN` runs its parts one after another and taps the stages.
     """
 
     def __init__(self) -> None:
@@ -39,13 +40,6 @@ class NanoBody(nn.Module):
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
-
-    def forward(self, x: Tensor) -> Tensor:
-        """The last stage's features; `BackboneWithFPN` taps the stages by name."""
-        x = self.relu(self.bn1(self.conv1(x)))
-        for stage in _STAGES:
-            x = getattr(self, stage)(x)
-        return x
 
 
 def _stage(before: int, width: int, *, stride: int) -> nn.Sequential:

@@ -87,7 +87,7 @@ class Conventions:
         """Read what `to_dict` wrote.
 
         Raises:
-            ValueError: the schema is newer than this program, or a field is unknown.
+            ValueError: another schema than this program's, or a field is unknown.
         """
         if table.get("schema") != SCHEMA:
             raise ValueError(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -13,7 +15,7 @@ Crop = tuple[Tensor, tuple[int, int]]
 
 def paste_crops(
     masks: Tensor, boxes: Tensor, size: tuple[int, int], conventions: Postprocess
-) -> list[Crop]:
+) -> Iterator[Crop]:
     """Resample each mask to the pixels of its picture and threshold it there.
 
     Args:
@@ -22,15 +24,13 @@ def paste_crops(
         size: (H, W) of the original picture.
         conventions: which paste rule, and whether 0.5 counts.
 
-    Returns:
+    Yields:
         per object: bool (h, w), and (x, y) of its top-left pixel; the mask is empty outside the crop.
     """
     paste = _truncated_box if conventions.mask_paste == "truncated_box" else _pixel_centres
-    crops = []
     for mask, box in zip(masks.float().cpu(), boxes.float().cpu(), strict=True):
         values, origin = paste(mask, box, size)
-        crops.append((values >= 0.5 if conventions.mask_inclusive else values > 0.5, origin))
-    return crops
+        yield (values >= 0.5 if conventions.mask_inclusive else values > 0.5), origin
 
 
 def _truncated_box(mask: Tensor, box: Tensor, size: tuple[int, int]) -> Crop:

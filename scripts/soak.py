@@ -33,7 +33,7 @@ def kill_soak(folder: Path, model: str, kills: int, scratch: Path) -> bool:
     whole = subprocess.run(command(folder, model, scratch / "whole"), check=False)
     seconds = time.monotonic() - started
     print(f"undisturbed: {seconds:.0f} s, exit code {whole.returncode}")
-    moments = random.Random(SEED)
+    moments, killed = random.Random(SEED), 0
     for number in range(kills):
         process = subprocess.Popen(command(folder, model, scratch / "killed"))
         wait = moments.uniform(0.1, 0.9) * seconds
@@ -43,12 +43,15 @@ def kill_soak(folder: Path, model: str, kills: int, scratch: Path) -> bool:
         except subprocess.TimeoutExpired:
             process.send_signal(signal.SIGKILL)
             process.wait()
+            killed += 1
             done = len(list((scratch / "killed" / "shards").glob("*.jsonl")))
             print(f"kill {number + 1}: after {wait:.0f} s, {done} shards committed")
     subprocess.run(command(folder, model, scratch / "killed"), check=False)
     first, second = ((scratch / n / "predictions.json").read_bytes() for n in ("whole", "killed"))
-    print(f"predictions.json: {len(first)} bytes, {'equal' if first == second else 'DIFFERENT'}")
-    return first == second
+    print(
+        f"{killed} kills; predictions.json: {len(first)} bytes, {'equal' if first == second else 'DIFFERENT'}"
+    )
+    return first == second and killed > 0
 
 
 def memory_soak(folder: Path, model: str, scratch: Path) -> bool:
@@ -67,7 +70,7 @@ def memory_soak(folder: Path, model: str, scratch: Path) -> bool:
     for share in (0.1, 0.25, 0.5, 0.75, 0.99):
         print(f"  at {share:.0%} of the time: {sizes[int(share * (len(sizes) - 1))]:.0f} MB")
     print(f"steady: {min(steady):.0f} to {max(steady):.0f} MB")
-    return max(steady) - min(steady) <= 200
+    return process.returncode == 0 and max(steady) - min(steady) <= 200
 
 
 def resident_mb(pid: int) -> float | None:

@@ -75,7 +75,7 @@ class PredictConfig:
     """Settings of `segcli predict` that change predictions.
 
     Attributes:
-        model: architecture file, RUN folder or named weights.
+        model: checkpoint file, RUN folder or named weights.
         score: lowest score kept.
         max_detections: most objects per picture; None = the model's own.
         batch_size: pictures per forward pass; None = 1 on a CPU, 8 on a GPU.

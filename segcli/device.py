@@ -75,7 +75,9 @@ def resolve(device: str, precision: str, *, training: bool = False) -> Compute:
 
 def cpu_has_bf16() -> bool:
     """Whether the processor multiplies bf16 in hardware (AVX512-BF16 or AMX); emulated it is slower than fp32."""
-    able = torch.cpu.get_capabilities()
+    able: dict[str, object] = getattr(
+        torch.cpu, "get_capabilities", dict
+    )()  # not in every torch that is supported
     return bool(able.get("avx512_bf16") or able.get("amx_bf16"))
 
 

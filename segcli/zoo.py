@@ -209,12 +209,7 @@ def _load_torchvision(path: Path, source: str) -> LoadedModel:
 def _load_published(weights: PublishedWeights) -> LoadedModel:
     folder = cache_folder("weights")
     target = folder / weights.address.rsplit("/", 1)[-1]
-    try:
-        fetch(weights.address, target, hash_prefix=weights.hash_prefix)
-    except ModelError as error:
-        raise ModelError(
-            f"{error}; to train without the network give --model mask-rcnn-nano"
-        ) from error
+    fetch(weights.address, target, hash_prefix=weights.hash_prefix)
     return _load_torchvision(target, weights.name)
 
 

@@ -90,3 +90,22 @@ def test_autocast(precision: str, dtype: torch.dtype) -> None:
         product = torch.ones(2, 2) @ torch.ones(2, 2)
 
     assert product.dtype == dtype
+
+
+@pytest.mark.parametrize(
+    ("able", "training", "precision"),
+    [
+        pytest.param({"avx512_bf16": True}, True, "bf16", id="bf16 in hardware"),
+        pytest.param({"amx_bf16": True}, True, "bf16", id="AMX"),
+        pytest.param({"avx512_bf16": False}, True, "fp32", id="none"),
+        pytest.param({"avx512_bf16": True}, False, "fp32", id="not training"),
+    ],
+)
+def test_what_auto_precision_means_on_a_cpu(
+    able: dict[str, bool], training: bool, precision: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """bf16 only for training, and only where the processor has it."""
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: able, raising=False)
+    assert resolve("cpu", "auto", training=training).precision == precision
+    monkeypatch.delattr(torch.cpu, "get_capabilities")
+    assert resolve("cpu", "auto", training=training).precision == "fp32"

@@ -23,9 +23,11 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
     try:
         content: Any = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        raise ValueError(
-            f"refused: holds more than tensors, loading it would run code ({_first_line(error)})"
-        ) from error
+        if "GLOBAL" in str(error) or "Unsupported global" in str(error):
+            raise ValueError(
+                "refused: holds more than tensors, loading it would run code"
+            ) from error
+        raise ValueError("no readable PyTorch file") from error
     except (RuntimeError, EOFError, OSError, ValueError, KeyError, IndexError) as error:
         raise ValueError(f"no readable PyTorch file ({_first_line(error)})") from error
     if not isinstance(content, dict) or not all(isinstance(v, Tensor) for v in content.values()):

@@ -32,7 +32,8 @@ def roi_align(
 
     Args:
         features: (N, C, H, W), any memory format, float.
-        rois: float32 (R, 5): picture index (−1 = padding row, gives zeros), x1, y1, x2, y2 in input pixels.
+        rois: float32 (R, 5): picture index (−1 = padding row, gives zeros), x1, y1, x2, y2 in input pixels. An
+            index beyond the last picture gives zeros too.
         output_size: (h, w) bins.
         spatial_scale: 1 / stride of the feature map.
         sampling_ratio: samples per bin and axis; 0 = one per covered cell.
@@ -52,14 +53,14 @@ def roi_align(
             features, rois, output_size, spatial_scale,
             sampling_ratio=sampling_ratio, aligned=aligned, mode=mode,
         )  # fmt: skip
-    padding = rois[:, 0] < 0
+    padding = (rois[:, 0] < 0) | (rois[:, 0] >= len(features))
     safe = torch.where(padding[:, None], rois.new_zeros(()), rois)
     # the operator wants both in one type; RoIs never lose precision, so 16-bit features go up
     wide = features if features.dtype == torch.float64 else features.float()
     pooled: Tensor = torchvision_roi_align(
         wide, safe.to(wide.dtype), output_size, spatial_scale, sampling_ratio, aligned
     )
-    return (pooled * (~padding).to(pooled.dtype)[:, None, None, None]).to(features.dtype)
+    return pooled.masked_fill(padding[:, None, None, None], 0.0).to(features.dtype)
 
 
 def roi_align_pyramid(

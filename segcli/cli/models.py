@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from segcli.cli.options import common_options, overwrite_option, split_names
+from segcli.cli.options import MAX_SEED, common_options, overwrite_option, split_names
 
 
 @click.group()
@@ -97,7 +97,7 @@ def _facts(model: str) -> dict[str, Any]:
     loaded = load_model(model)
     return {
         "architecture": loaded.spec.architecture,
-        "parameters": sum(t.numel() for t in loaded.state.values() if t.is_floating_point()),
+        "parameters": sum(p.numel() for p in loaded.build().parameters()),
         "sha256": loaded.sha256,
         "classes": [
             n
@@ -118,7 +118,7 @@ def _rows(facts: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
         elif isinstance(value, list | tuple):
             yield prefix + name, ", ".join(map(str, value))
         else:
-            yield prefix + name, f"{value:,}" if isinstance(value, int) else str(value)
+            yield prefix + name, f"{value:,}" if type(value) is int else str(value)
 
 
 @models.command()
@@ -128,7 +128,7 @@ def _rows(facts: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
 )
 @click.option(
     "--seed",
-    type=click.IntRange(min=0),
+    type=click.IntRange(0, MAX_SEED),
     default=0,
     show_default=True,
     help="The same seed gives the same weights.",
@@ -164,7 +164,7 @@ def init(architecture: str, classes: str, seed: int, output: Path, overwrite: bo
 
 
 def _names(classes: str) -> tuple[str, ...]:
-    if classes.strip().isdigit():
+    if classes.strip().isdecimal():
         count = int(classes)
         if not 1 <= count <= 10_000:
             raise click.UsageError(f"--classes {count}: expected 1 to 10000")

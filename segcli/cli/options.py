@@ -21,6 +21,7 @@ def defaults(config: type[Any]) -> dict[str, Any]:
 
 
 _PREDICT = defaults(PredictConfig)
+MAX_SEED = 2**32 - 1  # every generator takes as much
 
 
 def apply_config(ctx: click.Context, param: click.Parameter, value: Path | None) -> Path | None:

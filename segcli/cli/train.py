@@ -6,8 +6,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from segcli.cli.options import (
+    MAX_SEED,
     common_options,
     compute_options,
     config_option,
@@ -148,7 +150,7 @@ _FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
 )
 @click.option(
     "--seed",
-    type=click.IntRange(min=0),
+    type=click.IntRange(0, MAX_SEED),
     default=_DEFAULT["seed"],
     show_default=True,
     help="Of everything random.",
@@ -172,7 +174,8 @@ _FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
 @overwrite_option
 @config_option
 @common_options
-def train(**options: Any) -> int:
+@click.pass_context
+def train(ctx: click.Context, /, **options: Any) -> int:
     """Train or fine-tune a model on DATASET.
 
     DATASET is a COCO json, or a folder that holds one. RUN gets best.safetensors (the best weights by mask AP; without
@@ -184,17 +187,22 @@ def train(**options: Any) -> int:
       segcli train data/train.json --val data/val.json --model mask-rcnn-nano --epochs 30 --output run
     """
     from segcli.data.locate import open_dataset
+    from segcli.evaluation.model import whole_truth
     from segcli.files import folder_lock
     from segcli.training.job import run
     from segcli.training.setup import prepare
 
     if options["resume"] and options["overwrite"]:
         raise click.UsageError("found both --resume and --overwrite; give one of them")
+    _choose_length(ctx, options)
     crowd, folder = options["crowd_as_instance"], options["output"]
     data = open_dataset(options["dataset"], options["images"], crowd_as_instance=crowd)
     val = None
     if options["val"] is not None:
         val = open_dataset(options["val"], options["val_images"], crowd_as_instance=crowd)
+        val = whole_truth(
+            val, crowd_as_instance=crowd
+        )  # as `segcli eval`: absent pictures are misses
     names = TrainConfig.__dataclass_fields__
     config = TrainConfig(**{k: v for k, v in options.items() if k in names})
     with folder_lock(folder):
@@ -204,6 +212,17 @@ def train(**options: Any) -> int:
         )  # fmt: skip
         _report(job, run(job))
     return 0
+
+
+def _choose_length(ctx: click.Context, options: dict[str, Any]) -> None:
+    """--epochs or --steps; the one that was given as a flag wins over the other in a config file."""
+    given = [
+        n for n in ("epochs", "steps") if ctx.get_parameter_source(n) == ParameterSource.COMMANDLINE
+    ]
+    if len(given) == 2:
+        raise click.UsageError("found both --epochs and --steps; give one of them", ctx)
+    if given:
+        options["steps" if given == ["epochs"] else "epochs"] = None
 
 
 def _report(job: Job, progress: Progress) -> None:

@@ -143,7 +143,9 @@ def make_sample(
         image=prepared.tensor,
         boxes=torch.from_numpy(boxes * ratio),
         labels=torch.from_numpy(labels),
-        patches=torch.from_numpy(np.ascontiguousarray(patches)),
+        patches=torch.from_numpy(
+            patches.copy()
+        ),  # torch takes no flipped views, empty ones neither
         file_name=picture.file_name,
     )
 

@@ -29,6 +29,7 @@ def save_last(
         "categories": model.categories.to_coco(),
         "progress": asdict(progress),
         "info": model.info,
+        "source": model.source,
     }
     buffer = io.BytesIO()
     torch.save(

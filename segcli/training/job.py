@@ -3,25 +3,23 @@
 from __future__ import annotations
 
 import math
-import signal
-import sys
-from collections.abc import Generator
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
-from torch.utils.data import DataLoader
 
 from segcli.annotations import Dataset
 from segcli.config import PredictConfig, TrainConfig
-from segcli.console import say, warn
+from segcli.console import say
 from segcli.data.order import EpochBatches
-from segcli.data.training_set import Batch, TrainingSet, make_batch
+from segcli.data.training_set import TrainingSet
 from segcli.device import Compute
+from segcli.errors import TrainingError
 from segcli.models import MaskRCNN
 from segcli.training.checkpoint import load_last, save_last
+from segcli.training.loader import EpochData, read_ahead
 from segcli.training.log import TrainingLog
 from segcli.training.loop import Progress, train_one_epoch
 from segcli.training.optim import Schedule, build_optimizer
@@ -58,6 +56,18 @@ class Job:
     folder: Path
     roi_align: str = "auto"
 
+    def epoch_data(self, epoch: int) -> EpochData:
+        """What one epoch reads, and in which order."""
+        config, before = self.config, self.model.spec.conventions.preprocess
+        assert config.batch_size is not None
+        pictures = self.train.pictures
+        shapes = [p.size[0] / p.size[1] for p in pictures]
+        return EpochData(
+            TrainingSet(pictures, before, augment=config.augment, seed=config.seed),
+            EpochBatches(shapes, config.batch_size, seed=config.seed, epoch=epoch),
+            before.pad_multiple,
+        )
+
 
 def run(job: Job) -> Progress:
     """Train to the end, from `last.ckpt` where there is one.
@@ -68,7 +78,7 @@ def run(job: Job) -> Progress:
     config, progress = job.config, Progress()
     network = MaskRCNN(job.model.spec, job.roi_align)
     network.load_state_dict(job.model.state)
-    freeze_early_layers(network, job.model.spec)
+    freeze_early_layers(network, job.model)
     # channels-last convolutions are 1.3 times as fast on CPUs, and what tensor cores want
     network.to(job.compute.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     assert config.optimizer is not None
@@ -80,16 +90,20 @@ def run(job: Job) -> Progress:
     )  # fmt: skip
     if (job.folder / "last.ckpt").exists():
         progress = _go_on(job.folder / "last.ckpt", network, optimizer)
-    schedule = Schedule(config.schedule, config.warmup, job.steps)
+    schedule = Schedule(config.schedule, warmup_of(config, job.steps), job.steps)
+    named: set[str] = set()
     with TrainingLog(job.folder / "metrics.jsonl", progress, job.steps) as log:
         while progress.step < job.steps:
             torch.manual_seed(config.seed * 1_000_003 + progress.epoch)
-            with closing(_batches(job, progress.epoch)) as batches:
+            before, data = progress.step, job.epoch_data(progress.epoch)
+            with closing(read_ahead(data, job.workers, named=named)) as batches:
                 train_one_epoch(
                     network, optimizer, batches, progress,
                     schedule=schedule, peak_lr=config.lr, clip=config.clip,
                     compute=job.compute, report=log.step,
                 )  # fmt: skip
+            if progress.step == before:
+                raise TrainingError(f"{job.train.source}: not one of its pictures can be read")
             progress.epoch += 1
             log.flush()
             _evaluate(job, network, progress, log)
@@ -106,42 +120,12 @@ def _go_on(path: Path, network: MaskRCNN, optimizer: torch.optim.Optimizer) -> P
     return progress
 
 
-def _batches(job: Job, epoch: int) -> Generator[Batch, None, None]:
-    """The batches of one epoch, read ahead by worker processes."""
-    config, before = job.config, job.model.spec.conventions.preprocess
-    pictures = TrainingSet(job.train.pictures, before, augment=config.augment, seed=config.seed)
-    assert config.batch_size is not None
-    shapes = [p.size[0] / p.size[1] for p in job.train.pictures]
-    order = EpochBatches(shapes, config.batch_size, seed=config.seed, epoch=epoch)
-    fork = job.workers > 0 and sys.platform.startswith("linux")
-    loader: DataLoader[Any] = DataLoader(
-        pictures,
-        batch_sampler=order,
-        num_workers=job.workers,
-        collate_fn=make_batch(before.pad_multiple),
-        worker_init_fn=_quiet_worker,
-        multiprocessing_context="fork" if fork else None,  # workers share the annotations' memory
-    )
-    named: set[str] = set()
-    for batch in loader:
-        for picture in batch.unreadable:
-            if picture.file_name not in named:
-                named.add(picture.file_name)
-                warn(f"left out of training: {picture.reason}")
-        yield batch
-
-
-def _quiet_worker(_worker: int) -> None:
-    """Ctrl-C and SIGTERM, which also reach workers, are the main process's to handle; workers end with it."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-
-
 def _evaluate(job: Job, network: MaskRCNN, progress: Progress, log: TrainingLog) -> None:
     """Measure where it is time to, and keep the best weights by mask AP; without validation the last."""
     final = progress.step >= job.steps
     if job.val is None:
         _save_best(job, network, progress, None)
+        say(f"epoch {progress.epoch}, step {progress.step}/{job.steps}: loss {log.loss:.3f}")
         return
     if not final and progress.epoch % job.config.eval_every:
         return
@@ -180,6 +164,11 @@ def _save_best(job: Job, network: MaskRCNN, progress: Progress, metrics: Metrics
     }
     state = {name: value.cpu() for name, value in network.state_dict().items()}
     save_model(job.folder / "best.safetensors", replace(job.model, state=state, info=info))
+
+
+def warmup_of(config: TrainConfig, steps: int) -> int:
+    """Steps of warm-up; at most a third of a short run, so that the learning rate also reaches its peak and falls."""
+    return min(config.warmup, steps // 3)
 
 
 def steps_of(config: TrainConfig, pictures: int) -> int:

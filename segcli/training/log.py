@@ -27,7 +27,7 @@ class TrainingLog:
         self.progress = progress
         self.stream = path.open("a", encoding="utf-8")
         self.bar = progress_bar(steps, "train", "step")
-        self.bar.update(progress.step)
+        self.bar.initial = self.bar.n = progress.step  # steps of an earlier start took no time now
         self.sums: dict[str, float] = defaultdict(float)
         self.count = 0
         self.pictures = 0

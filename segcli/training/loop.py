@@ -78,6 +78,7 @@ def train_one_epoch(
         optimizer.zero_grad(set_to_none=True)
         total.backward()  # type: ignore[no-untyped-call]
         norm = nn.utils.clip_grad_norm_(network.parameters(), clip if clip > 0 else float("inf"))
+        check_gradient(norm, batch, progress.step)
         optimizer.step()
         progress.step += 1
         progress.seconds += time.monotonic() - started
@@ -98,6 +99,23 @@ def to_device(batch: Batch, device: torch.device) -> tuple[Tensor, list[dict[str
     return images, targets
 
 
+def check_gradient(norm: Tensor, batch: Batch, step: int) -> None:
+    """Stop before a broken gradient of a finite loss reaches the weights.
+
+    Raises:
+        TrainingError: names the step and the pictures.
+    """
+    if not bool(torch.isfinite(norm)):
+        raise TrainingError(f"step {step + 1}: the gradient is {float(norm)} on {_blame(batch)}")
+
+
+def _blame(batch: Batch) -> str:
+    return (
+        f"{', '.join(batch.file_names)}; the last good checkpoint is kept; "
+        "look at these pictures' annotations, or lower --lr"
+    )
+
+
 def check_finite(losses: dict[str, Tensor], batch: Batch, step: int) -> None:
     """Stop before a broken loss reaches the weights.
 
@@ -106,7 +124,5 @@ def check_finite(losses: dict[str, Tensor], batch: Batch, step: int) -> None:
     """
     broken = [name for name, loss in losses.items() if not bool(torch.isfinite(loss))]
     if broken:
-        raise TrainingError(
-            f"step {step + 1}: {broken[0]} is {float(losses[broken[0]].detach())} on {', '.join(batch.file_names)}; "
-            "the last good checkpoint is kept; look at these pictures' annotations, or lower --lr"
-        )
+        value = float(losses[broken[0]].detach())
+        raise TrainingError(f"step {step + 1}: {broken[0]} is {value} on {_blame(batch)}")

@@ -20,11 +20,11 @@ from segcli.evaluation.joining import join_classes
 from segcli.files import sha256, write_bytes
 from segcli.models import ARCHITECTURES, ModelSpec
 from segcli.models.roi_align.align import choose_backend
-from segcli.output import check_output, claim_output
+from segcli.output import check_output, claim_output, sweep
 from segcli.training.checkpoint import load_last
-from segcli.training.job import Job, steps_of
+from segcli.training.job import Job, steps_of, warmup_of
 from segcli.training.start import starting_model
-from segcli.zoo import LoadedModel
+from segcli.zoo import LoadedModel, is_path
 
 COMMAND = "train"
 # what may differ between the first start and a resume
@@ -49,14 +49,16 @@ def prepare(
         TrainingError: nothing to train on.
     """
     check_names(config.augment)
-    compute = resolve(config.device, config.precision, training=True)
+    sweep(folder)  # what a kill -9 left half-written
     train = replace(train, pictures=tuple(trainable(train.pictures)))
     if not any(p.annotations for p in train.pictures):
         raise TrainingError(f"{train.source}: no object to train on")
     if val is not None:
         join_classes(train.categories, val.categories)  # refuses now what would fail after an epoch
     saved = _saved(folder) if resume else None
+    compute = resolve(config.device, _precision(config, saved), training=True)
     if saved is None:
+        _refuse_own_input(config.model, folder)
         check_output(folder, overwrite=overwrite, command=COMMAND)
     last = folder / "last.ckpt"
     model = _resumed(last) if saved is not None and last.exists() else starting_model(config, train)
@@ -81,8 +83,22 @@ def prepare(
     return job
 
 
+def _precision(config: TrainConfig, saved: dict[str, Any] | None) -> str:
+    """A resumed run keeps the precision that `auto` chose at its start, also on another device."""
+    if saved is not None and config.precision == "auto":
+        return str(saved.get("resolved", {}).get("precision", "auto"))
+    return config.precision
+
+
+def _refuse_own_input(model: str, folder: Path) -> None:
+    """Weights to start from must not lie where an old run is deleted."""
+    inside = is_path(model) and Path(model).resolve().is_relative_to(folder.resolve())
+    if model not in ARCHITECTURES and inside:
+        raise UsageError(f"--model {model}: lies in --output {folder}; choose another --output")
+
+
 def trainable(pictures: Iterable[Picture]) -> Iterable[Picture]:
-    """Pictures with objects, and pictures that are known to have none; not those that hold only crowds."""
+    """Pictures with objects, and pictures without any annotation, as background; not those that hold only crowds."""
     for picture in pictures:
         if not picture.annotations or not all(a.iscrowd for a in picture.annotations):
             yield picture
@@ -117,7 +133,7 @@ def _announce(job: Job) -> None:
     )
     say(
         f"{job.steps} steps of {config.batch_size}, {config.optimizer}, peak lr {config.lr:.3g}, "
-        f"{config.schedule} with {config.warmup} steps of warm-up, "
+        f"{config.schedule} with {warmup_of(config, job.steps)} steps of warm-up, "
         f"size {job.model.spec.conventions.preprocess.min_size}–{job.model.spec.conventions.preprocess.max_size}, "
         f"{job.workers} workers"
     )
@@ -147,7 +163,7 @@ def _resumed(last: Path) -> LoadedModel:
         spec=ModelSpec.from_dict(record["spec"]),
         categories=Categories(tuple(e["name"] for e in entries), tuple(e["id"] for e in entries)),
         state=content["model"],
-        source=str(record["info"].get("started_from", last)),
+        source=str(record["source"]),
         sha256="",
         info=record["info"],
     )

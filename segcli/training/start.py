@@ -10,11 +10,12 @@ from segcli.annotations import Dataset
 from segcli.config import TrainConfig
 from segcli.console import say
 from segcli.data.training_set import box_sides
-from segcli.errors import UsageError
-from segcli.models import ARCHITECTURES, Conventions, MaskRCNN, ModelSpec
+from segcli.errors import ModelError, UsageError
+from segcli.models import ARCHITECTURES, Conventions, MaskRCNN
 from segcli.models.spec import anchors_for_boxes
-from segcli.zoo import LoadedModel, load_model, new_model
+from segcli.zoo import PUBLISHED, LoadedModel, load_model, new_model
 
+_OFFLINE = "to train without the network give --model mask-rcnn-nano"
 _HEADS = ("roi_heads.box_predictor.", "roi_heads.mask_predictor.mask_fcn_logits.")
 
 
@@ -26,12 +27,17 @@ def starting_model(config: TrainConfig, dataset: Dataset) -> LoadedModel:
     """
     if config.model in ARCHITECTURES:
         return _random(config, dataset)
-    given = load_model(config.model)
+    try:
+        given = load_model(config.model)
+    except ModelError as error:
+        hint = f"; {_OFFLINE}" if config.model in PUBLISHED else ""
+        raise ModelError(f"{error}{hint}") from error
     spec = replace(given.spec, conventions=_sized(given.spec.conventions, config))
     if given.categories.names == dataset.categories.names:
+        given.build()  # weights that do not fit are refused now, before anything of an old run is deleted
         return replace(given, spec=spec, categories=dataset.categories)
     say(
-        f"{config.model} knows {len(given.categories)} other classes: "
+        f"{config.model} knows {len(given.categories.label_of_name())} classes, not just these: "
         f"its predictor heads are made anew for {', '.join(dataset.categories.names)}"
     )
     return _with_new_heads(replace(given, spec=spec), dataset, config.seed)
@@ -39,6 +45,8 @@ def starting_model(config: TrainConfig, dataset: Dataset) -> LoadedModel:
 
 def _random(config: TrainConfig, dataset: Dataset) -> LoadedModel:
     model = new_model(config.model, dataset.categories, seed=config.seed)
+    if ARCHITECTURES[config.model].norm == "frozen_batch":
+        say(f"{config.model} is meant to start from weights; from random ones it learns slowly")
     conventions = _sized(model.spec.conventions, config)
     spec = replace(model.spec, conventions=conventions)
     if ARCHITECTURES[config.model].anchors_from_data:
@@ -58,8 +66,7 @@ def _initialised(model: LoadedModel, seed: int) -> LoadedModel:
 def _with_new_heads(model: LoadedModel, dataset: Dataset, seed: int) -> LoadedModel:
     spec = replace(model.spec, classes=len(dataset.categories))
     fresh = _initialised(replace(model, spec=spec), seed).state
-    network = MaskRCNN(model.spec)
-    network.load_state_dict(model.state)  # brings old names up to date
+    network = model.build()  # brings old names up to date
     kept = {k: v for k, v in network.state_dict().items() if not k.startswith(_HEADS)}
     return replace(model, spec=spec, categories=dataset.categories, state={**fresh, **kept})
 
@@ -84,9 +91,12 @@ def _sized(conventions: Conventions, config: TrainConfig) -> Conventions:
     )
 
 
-def freeze_early_layers(network: MaskRCNN, spec: ModelSpec) -> None:
-    """Pre-trained backbones keep their stem and first stage, as torchvision's references do (trainable layers 3)."""
-    if ARCHITECTURES[spec.architecture].norm != "frozen_batch":
+def freeze_early_layers(network: MaskRCNN, model: LoadedModel) -> None:
+    """Pre-trained backbones keep their stem and first stage, as torchvision's references do (trainable layers 3).
+
+    Random weights (they carry their `seed`) are trained whole.
+    """
+    if ARCHITECTURES[model.spec.architecture].norm != "frozen_batch" or "seed" in model.info:
         return
     for name, parameter in network.backbone.body.named_parameters():
         if name.startswith(("conv1", "bn1", "layer1")):

@@ -104,6 +104,9 @@ def test_settings_come_from_a_saved_config(data: Path, tmp_path: Path) -> None:
             ["{data}", "--augment", "mosaic"], 2, "expected some of flip, scale", id="augment"
         ),
         pytest.param(["{data}", "--resume", "--overwrite"], 2, "give one of them", id="both"),
+        pytest.param(
+            ["{data}", "--epochs", "2"], 2, "found both --epochs and --steps", id="length"
+        ),
         pytest.param(["{data}", "--device", "cuda:7"], 2, "--device cuda:7", id="device"),
         pytest.param(["{data}", "--min-size", "900"], 2, "--max-size 96", id="sizes"),
         pytest.param(["{data}", "--lr", "0"], 2, "--lr", id="lr"),

@@ -51,10 +51,13 @@ def test_the_reference_equals_torchvision(
 @pytest.mark.parametrize("backend", ["reference", "torchvision"])
 def test_padding_rows_are_zero_and_no_rois_give_no_rows(backend: str) -> None:
     """Picture index −1 marks a row that pads a fixed-size batch, whatever its box holds."""
-    rois = torch.tensor([[-1.0, float("nan"), 0, 1, 1], [0, 1, 1, 30, 30]])
-    found = roi_align(_features(), rois, (2, 2), 0.25, backend=backend)
+    rois = torch.tensor([[-1.0, float("nan"), 0, 1, 1], [0, 1, 1, 30, 30], [2, 1, 1, 30, 30]])
+    features = _features()
+    features[1] = float("inf")
+    found = roi_align(features, rois, (2, 2), 0.25, backend=backend)
     assert torch.all(found[0] == 0)
     assert torch.all(found[1] != 0)
+    assert torch.all(found[2] == 0), "an index beyond the last picture"
     assert roi_align(_features(), rois[:0], (2, 2), 0.25, backend=backend).shape == (0, 5, 2, 2)
 
 

@@ -18,7 +18,7 @@ from segcli.errors import ModelError, OutputError, TrainingError, UsageError
 from segcli.models import MaskRCNN
 from segcli.training import job as job_module
 from segcli.training.checkpoint import load_last
-from segcli.training.job import Job, run
+from segcli.training.job import Job, run, warmup_of
 from segcli.training.setup import prepare
 from segcli.zoo import load_model, new_model, save_model
 
@@ -133,7 +133,7 @@ def test_other_data_at_a_resume_is_refused(squares: Squares, tmp_path: Path) -> 
     """Data is known by the hash of its annotation file."""
     run(_prepare(squares("train"), tmp_path / "run", replace(QUICK, epochs=1)))
     with pytest.raises(UsageError, match="train_sha256"):
-        _prepare(squares("other"), tmp_path / "run", resume=True)
+        _prepare(squares("different"), tmp_path / "run", resume=True)
 
 
 def test_an_existing_run_is_kept_unless_overwritten(squares: Squares, tmp_path: Path) -> None:
@@ -180,6 +180,54 @@ def test_a_loss_that_is_not_finite_stops_with_the_pictures_names(
     with pytest.raises(TrainingError, match=r"step 3: loss_mask is nan on \d\.png, \d\.png"):
         run(resumed)
     assert (tmp_path / "run" / "last.ckpt").read_bytes() == good
+
+
+def test_a_gradient_that_is_not_finite_stops_before_it_reaches_the_weights(
+    squares: Squares, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A finite loss may have one; the checkpoint of the epoch before stays as it was."""
+    data = squares("train")
+    run(_prepare(data, tmp_path / "run", replace(QUICK, epochs=1)))
+    good = (tmp_path / "run" / "last.ckpt").read_bytes()
+    forward = MaskRCNN.forward
+
+    def broken(self: MaskRCNN, *args: Any) -> Any:
+        losses = forward(self, *args)
+        assert isinstance(losses, dict)
+        zero = losses["loss_mask"] * 0.0
+        return {**losses, "loss_mask": torch.sqrt(zero)}  # value 0, gradient 0 · ∞
+
+    monkeypatch.setattr(MaskRCNN, "forward", broken)
+    with pytest.raises(TrainingError, match=r"step 3: the gradient is nan on \d\.png, \d\.png"):
+        run(_prepare(data, tmp_path / "run", resume=True))
+    assert (tmp_path / "run" / "last.ckpt").read_bytes() == good
+
+
+def test_pictures_that_all_break_stop_the_run(squares: Squares, tmp_path: Path) -> None:
+    """Headers were fine when the dataset was read, pixels are not: an error rather than an endless run."""
+    data = squares("train")
+    job = _prepare(data, tmp_path / "run")
+    for picture in (tmp_path / "train").iterdir():
+        picture.write_bytes(picture.read_bytes()[:100])
+    with pytest.raises(TrainingError, match="not one of its pictures can be read"):
+        run(job)
+
+
+def test_weights_to_start_from_are_not_deleted(squares: Squares, tmp_path: Path) -> None:
+    """`--model RUN --output RUN --overwrite` would delete what it reads."""
+    data = squares("train")
+    run(_prepare(data, tmp_path / "run", replace(QUICK, epochs=1)))
+    best = tmp_path / "run" / "best.safetensors"
+    for model in (tmp_path / "run", best):
+        with pytest.raises(UsageError, match="lies in --output"):
+            _prepare(data, tmp_path / "run", replace(QUICK, model=str(model)), overwrite=True)
+    assert best.exists()
+
+
+def test_short_runs_warm_up_for_a_third_at_most() -> None:
+    """So that the learning rate of a stranger's first run reaches its peak and falls again."""
+    assert warmup_of(QUICK, 1000) == 1
+    assert warmup_of(replace(QUICK, warmup=100), 36) == 12
 
 
 def test_fine_tuning_makes_new_heads_and_keeps_the_rest(
