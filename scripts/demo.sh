@@ -22,7 +22,7 @@ say "making 300 synthetic pictures"
 
 say "training mask-rcnn-nano from random weights"
 "$segcli" train "$out/scenes/train.json" --val "$out/scenes/val.json" --model mask-rcnn-nano \
-    --min-size 256 --max-size 320 --steps "${DEMO_STEPS:-450}" --eval-every 5 --output "$out/run" --overwrite
+    --min-size 256 --max-size 320 --steps "${DEMO_STEPS:-380}" --eval-every 5 --output "$out/run" --overwrite
 
 say "evaluating the best weights"
 "$segcli" eval "$out/scenes/val.json" --model "$out/run" --output "$out/scores" --overwrite
