@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
+from segcli.errors import UsageError
 from segcli.models.conventions import Preprocess
 
 
@@ -35,6 +36,24 @@ class PreparedPicture:
 def scale_for(size: tuple[int, int], preprocess: Preprocess) -> float:
     """The factor that brings the shorter side to min_size without the longer one exceeding max_size."""
     return min(preprocess.min_size / min(size), preprocess.max_size / max(size))
+
+
+def with_sizes(preprocess: Preprocess, min_size: int | None, max_size: int | None) -> Preprocess:
+    """The model's sizes, unless the user gave others.
+
+    Raises:
+        UsageError: the longer side would be limited to less than the shorter one.
+    """
+    sizes = replace(
+        preprocess,
+        min_size=min_size or preprocess.min_size,
+        max_size=max_size or preprocess.max_size,
+    )
+    if sizes.max_size < sizes.min_size:
+        raise UsageError(
+            f"--max-size {sizes.max_size} is less than --min-size {sizes.min_size}; give both"
+        )
+    return sizes
 
 
 def prepare(

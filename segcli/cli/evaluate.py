@@ -10,6 +10,7 @@ import click
 from click.core import ParameterSource
 
 from segcli.cli.options import (
+    batch_size_option,
     common_options,
     compute_options,
     config_option,
@@ -61,13 +62,7 @@ _NOT_SAVED = ("output", "overwrite", "json")
     show_default=True,
     help="Lowest score that the model gives.",
 )
-@click.option(
-    "--batch-size",
-    type=click.IntRange(min=1),
-    default=None,
-    metavar="N",
-    help="Pictures per forward pass.  [default: 1 on a CPU, 8 on a GPU]",
-)
+@batch_size_option
 @click.option(
     "--output",
     type=click.Path(file_okay=False, path_type=Path),

@@ -104,6 +104,13 @@ roi_align_option = click.option(
     show_default=True,
     help="Which RoIAlign runs.",
 )
+batch_size_option = click.option(
+    "--batch-size",
+    type=click.IntRange(min=1),
+    default=None,
+    metavar="N",
+    help="Pictures per forward pass.  [default: 1 on a CPU, 8 on a GPU]",
+)
 min_size_option = click.option(
     "--min-size",
     type=click.IntRange(min=16),

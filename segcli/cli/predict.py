@@ -10,6 +10,7 @@ import click
 
 from segcli.cli.options import (
     F,
+    batch_size_option,
     common_options,
     compute_options,
     config_option,
@@ -56,13 +57,7 @@ _MODEL_OPTIONS = (
         metavar="N",
         help="Most objects per picture.  [default: the model's own]",
     ),
-    click.option(
-        "--batch-size",
-        type=click.IntRange(min=1),
-        default=None,
-        metavar="N",
-        help="Pictures per forward pass.  [default: 1 on a CPU, 8 on a GPU]",
-    ),
+    batch_size_option,
     click.option(
         "--classes",
         type=click.UNPROCESSED,  # text from the command line, a list from a config file

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -17,10 +16,10 @@ from segcli.device import Compute, resolve
 from segcli.errors import UsageError
 from segcli.instances import Instances
 from segcli.masks import Masks
-from segcli.models import Detections, MaskRCNN, Preprocess
+from segcli.models import Detections, MaskRCNN
 from segcli.models.paste import paste_crops
 from segcli.models.roi_align.align import choose_backend
-from segcli.preprocess import PreparedPicture, collate, prepare
+from segcli.preprocess import PreparedPicture, collate, prepare, with_sizes
 from segcli.zoo import LoadedModel, load_model
 
 
@@ -46,7 +45,7 @@ class Predictor:
         self.network = network.to(compute.device).eval()
         self.categories = categories
         self.compute = compute
-        self.preprocess = _sizes(conventions.preprocess, config)
+        self.preprocess = with_sizes(conventions.preprocess, config.min_size, config.max_size)
         self.postprocess = conventions.postprocess
         self.max_detections = config.max_detections or conventions.postprocess.max_detections
         self.score = config.score
@@ -110,20 +109,6 @@ class Predictor:
             "allow_truncated": config.allow_truncated,
             "max_pixels": config.max_pixels,
         }
-
-
-def _sizes(preprocess: Preprocess, config: PredictConfig) -> Preprocess:
-    """The model's sizes, unless the user gave others."""
-    sizes = replace(
-        preprocess,
-        min_size=config.min_size or preprocess.min_size,
-        max_size=config.max_size or preprocess.max_size,
-    )
-    if sizes.max_size < sizes.min_size:
-        raise UsageError(
-            f"--max-size {sizes.max_size} is less than --min-size {sizes.min_size}; give both"
-        )
-    return sizes
 
 
 def _labels_of(names: Sequence[str], categories: Categories) -> NDArray[np.int32] | None:

@@ -10,9 +10,10 @@ from segcli.annotations import Dataset
 from segcli.config import TrainConfig
 from segcli.console import say
 from segcli.data.training_set import box_sides
-from segcli.errors import ModelError, UsageError
+from segcli.errors import ModelError
 from segcli.models import ARCHITECTURES, Conventions, MaskRCNN
 from segcli.models.spec import anchors_for_boxes
+from segcli.preprocess import with_sizes
 from segcli.zoo import PUBLISHED, LoadedModel, load_model, new_model
 
 _OFFLINE = "to train without the network give --model mask-rcnn-nano"
@@ -73,16 +74,7 @@ def _with_new_heads(model: LoadedModel, dataset: Dataset, seed: int) -> LoadedMo
 
 def _sized(conventions: Conventions, config: TrainConfig) -> Conventions:
     """The sizes that the user asked for, the detections that evaluation counts."""
-    before = conventions.preprocess
-    sizes = replace(
-        before,
-        min_size=config.min_size or before.min_size,
-        max_size=config.max_size or before.max_size,
-    )
-    if sizes.max_size < sizes.min_size:
-        raise UsageError(
-            f"--max-size {sizes.max_size} is less than --min-size {sizes.min_size}; give both"
-        )
+    sizes = with_sizes(conventions.preprocess, config.min_size, config.max_size)
     kept = max(conventions.postprocess.max_detections, config.max_dets)
     return replace(
         conventions,
