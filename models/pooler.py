@@ -7,19 +7,37 @@ from torch import Tensor
 from torchvision.ops import MultiScaleRoIAlign
 
 from segcli.models.conventions import Numerics
-from segcli.models.roi_align import roi_align_pyramid
+from segcli.models.roi_align import choose_backend, roi_align_pyramid_shared
 
 _LEVELS = ("0", "1", "2", "3")
 _SCALES = (1 / 4, 1 / 8, 1 / 16, 1 / 32)
 
 
 class PyramidRoIAlign(MultiScaleRoIAlign):  # type: ignore[misc]  # torchvision has no types
-    """Pools P2 … P5 at fixed strides (torchvision infers them from the first picture and keeps them: vision#3747)."""
+    """Pools P2 … P5 at fixed strides (torchvision infers them from the first picture and keeps them: vision#3747).
 
-    def __init__(self, output_size: int, numerics: Numerics, backend: str = "auto") -> None:
+    Takes the place of torchvision's `MultiScaleRoIAlign` in its R-CNNs with a pyramid of these four levels, and has no
+    state either.
+
+    Args:
+        output_size: bins per side.
+        numerics: alignment, samples and level rule.
+        backend: see `segcli.models.roi_align`.
+        deterministic: of the backward pass on a GPU.
+    """
+
+    def __init__(
+        self,
+        output_size: int,
+        numerics: Numerics,
+        backend: str = "auto",
+        *,
+        deterministic: bool = True,
+    ) -> None:
         super().__init__(list(_LEVELS), output_size, numerics.roi_sampling_ratio)
         self.numerics = numerics
         self.backend = backend
+        self.deterministic = deterministic
 
     def forward(
         self, x: dict[str, Tensor], boxes: list[Tensor], image_shapes: list[tuple[int, int]]
@@ -35,16 +53,59 @@ class PyramidRoIAlign(MultiScaleRoIAlign):  # type: ignore[misc]  # torchvision 
             (ΣR_i, C, size, size).
         """
         del image_shapes
-        index = [torch.full_like(b[:, :1], i) for i, b in enumerate(boxes)]
-        rois = torch.cat((torch.cat(index), torch.cat(boxes)), dim=1).float()
-        pooled: Tensor = roi_align_pyramid(
+        return self._pool(x, [boxes], [self.output_size])[0]
+
+    def lay_out(self, x: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The pyramid in the layout that the backend reads, so that a second pooling need not change it again."""
+        level = x[_LEVELS[0]]
+        if choose_backend(self.backend, level.device, dtype=level.dtype) == "torchvision":
+            return x
+        return {
+            name: level.contiguous(memory_format=torch.channels_last) for name, level in x.items()
+        }
+
+    def forward_with(
+        self,
+        other: PyramidRoIAlign,
+        x: dict[str, Tensor],
+        boxes: list[Tensor],
+        others: list[Tensor],
+    ) -> tuple[Tensor, Tensor]:
+        """Pool `boxes` to this size and `others` to the other pooler's, with one gradient buffer for both.
+
+        Args:
+            other: a pooler that differs from this one in `output_size` only.
+            x: as in `forward`.
+            boxes: as in `forward`.
+            others: likewise, what `other` pools.
+
+        Raises:
+            ValueError: the two differ in more than their size.
+        """
+        mine_of = (self.numerics, self.backend, self.deterministic)
+        if mine_of != (other.numerics, other.backend, other.deterministic):
+            raise ValueError("two poolers that pool together differ in more than their output size")
+        sizes = [self.output_size, other.output_size]
+        mine, its = self._pool(x, [boxes, others], sizes)
+        return mine, its
+
+    def _pool(
+        self, x: dict[str, Tensor], boxes: list[list[Tensor]], sizes: list[tuple[int, int]]
+    ) -> list[Tensor]:
+        return roi_align_pyramid_shared(
             [x[name] for name in _LEVELS],
-            rois,
-            self.output_size,
+            [_rois(per_picture) for per_picture in boxes],
+            sizes,
             _SCALES,
             level_rule=self.numerics.level_rule,
             sampling_ratio=self.numerics.roi_sampling_ratio,
             aligned=self.numerics.roi_aligned,
             backend=self.backend,
+            deterministic=self.deterministic,
         )
-        return pooled
+
+
+def _rois(boxes: list[Tensor]) -> Tensor:
+    """float32 (ΣR_i, 5): index of the picture, then the box."""
+    index = [torch.full_like(b[:, :1], i) for i, b in enumerate(boxes)]
+    return torch.cat((torch.cat(index), torch.cat(boxes)), dim=1).float()

@@ -43,24 +43,20 @@ class RoIHeads(torchvision_roi_heads.RoIHeads):  # type: ignore[misc]  # torchvi
         """
         if self.training:
             assert targets is not None
-            return [], self._losses(features, proposals, image_shapes, targets)
+            return [], self._losses(features, proposals, targets)
         return self._detect(features, proposals, image_shapes), {}
 
-    def _losses(
-        self, features: Any, proposals: Any, shapes: Any, targets: Targets
-    ) -> dict[str, Tensor]:
+    def _losses(self, features: Any, proposals: Any, targets: Targets) -> dict[str, Tensor]:
         proposals, matched, labels, regression = self.select_training_samples(proposals, targets)
-        pooled = self.box_head(self.box_roi_pool(features, proposals, shapes))
-        logits, deltas = self.box_predictor(pooled)
-        loss_class, loss_box = fastrcnn_loss(logits.float(), deltas.float(), labels, regression)
         positive = [self._some(torch.where(label > 0)[0]) for label in labels]
-        loss_mask = self._mask_loss(
-            features,
-            [p[rows] for p, rows in zip(proposals, positive, strict=True)],
-            [m[rows] for m, rows in zip(matched, positive, strict=True)],
-            targets,
-            shapes,
+        objects = [p[rows] for p, rows in zip(proposals, positive, strict=True)]
+        for_boxes, for_masks = self.box_roi_pool.forward_with(
+            self.mask_roi_pool, features, proposals, objects
         )
+        logits, deltas = self.box_predictor(self.box_head(for_boxes))
+        loss_class, loss_box = fastrcnn_loss(logits.float(), deltas.float(), labels, regression)
+        matched = [m[rows] for m, rows in zip(matched, positive, strict=True)]
+        loss_mask = self._mask_loss(for_masks, objects, matched, targets)
         return {"loss_classifier": loss_class, "loss_box_reg": loss_box, "loss_mask": loss_mask}
 
     def _some(self, rows: Tensor) -> Tensor:
@@ -70,14 +66,9 @@ class RoIHeads(torchvision_roi_heads.RoIHeads):  # type: ignore[misc]  # torchvi
         return rows[torch.randperm(len(rows), device=rows.device)[: self.mask_rois]]
 
     def _mask_loss(
-        self,
-        features: Any,
-        rois: list[Tensor],
-        matched: list[Tensor],
-        targets: Targets,
-        shapes: Any,
+        self, pooled: Tensor, rois: list[Tensor], matched: list[Tensor], targets: Targets
     ) -> Tensor:
-        logits = self.mask_predictor(self.mask_head(self.mask_roi_pool(features, rois, shapes)))
+        logits = self.mask_predictor(self.mask_head(pooled))
         if len(logits) == 0:
             nothing: Tensor = logits.sum() * 0.0  # keeps the head in the graph
             return nothing
@@ -91,6 +82,7 @@ class RoIHeads(torchvision_roi_heads.RoIHeads):  # type: ignore[misc]  # torchvi
         return loss
 
     def _detect(self, features: Any, proposals: Any, shapes: Any) -> list[dict[str, Tensor]]:
+        features = self.box_roi_pool.lay_out(features)
         pooled = self.box_head(self.box_roi_pool(features, proposals, shapes))
         logits, deltas = self.box_predictor(pooled)
         boxes, scores, labels = self.postprocess_detections(

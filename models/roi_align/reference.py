@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from segcli.models.roi_align.mode import Mode
+from segcli.models.roi_align.sampling import Mode
 
 
 def roi_align_reference(
@@ -17,7 +17,6 @@ def roi_align_reference(
     rois: Tensor,
     output_size: tuple[int, int],
     spatial_scale: float,
-    *,
     sampling_ratio: int,
     aligned: bool,
     mode: Mode,
@@ -26,13 +25,12 @@ def roi_align_reference(
     N, C = features.shape[:2]
     rows = []
     for roi in rois.detach().to(torch.float32):
-        picture = int(roi[0])
-        if not 0 <= picture < N:
+        if not 0 <= float(roi[0]) < N:  # NaN too
             rows.append(features.new_zeros((C, *output_size)))
             continue
         ys = _samples(roi[2], roi[4], output_size[0], spatial_scale, sampling_ratio, aligned)
         xs = _samples(roi[1], roi[3], output_size[1], spatial_scale, sampling_ratio, aligned)
-        rows.append(_pool(features[picture].double(), ys, xs, mode).to(features.dtype))
+        rows.append(_pool(features[int(roi[0])].double(), ys, xs, mode).to(features.dtype))
     return torch.stack(rows) if rows else features.new_zeros((0, C, *output_size))
 
 

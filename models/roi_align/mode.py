@@ -1,5 +1,0 @@
-"""How the samples of a bin become one value."""
-
-from typing import Literal
-
-Mode = Literal["avg", "max"]
