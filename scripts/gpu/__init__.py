@@ -1,0 +1,1 @@
+"""The steps of `scripts/gpu_check.sh`: each module has `run(findings, out)`."""

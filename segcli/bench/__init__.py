@@ -1,0 +1,1 @@
+"""What `segcli bench` measures: this machine, against the peers, in the same run."""
