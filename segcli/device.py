@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 
 from segcli.errors import UsageError
+from segcli.models.roi_align import choose_backend
 
 
 @dataclass(frozen=True)
@@ -79,6 +80,18 @@ def cpu_has_bf16() -> bool:
         torch.cpu, "get_capabilities", dict
     )()  # not in every torch that is supported
     return bool(able.get("avx512_bf16") or able.get("amx_bf16"))
+
+
+def roi_align_on(device: torch.device, backend: str) -> str:
+    """Turn `--roi-align` into the backend that runs on a device.
+
+    Raises:
+        UsageError: it cannot run there.
+    """
+    try:
+        return choose_backend(backend, device)
+    except ValueError as error:
+        raise UsageError(f"--roi-align {backend}: {error}; use --roi-align auto") from error
 
 
 def _pick() -> torch.device:

@@ -67,20 +67,27 @@ def _device() -> str:
 
 
 def _roi_align() -> str:
-    """Run it against its definition."""
+    """Run the one that a job would take, and its gradient, against the definition."""
     import torch
 
-    from segcli.models.roi_align import roi_align
+    from segcli.device import resolve
+    from segcli.models.roi_align import explain, roi_align
 
+    device = resolve("auto", "auto").device
     features = torch.arange(2 * 8 * 8, dtype=torch.float32).reshape(1, 2, 8, 8)
     rois = torch.tensor([[0.0, 3.0, 5.0, 21.0, 27.0]])
-    ours, truth = (
-        roi_align(features, rois, (3, 3), 0.25, backend=b) for b in ("torchvision", "reference")
-    )
-    difference = float((ours - truth).abs().max())
+    results = []
+    for backend, where in (("auto", device), ("reference", torch.device("cpu"))):
+        maps = features.to(where).requires_grad_()
+        pooled = roi_align(maps, rois.to(where), (3, 3), 0.25, backend=backend)
+        (gradient,) = torch.autograd.grad(pooled.sum(), maps)
+        results.append((pooled.detach().cpu(), gradient.cpu()))
+    difference = max(float((a - b).abs().max()) for a, b in zip(*results, strict=True))
     if difference > 1e-4:
-        raise ArithmeticError(f"torchvision's operator is off its definition by {difference:.2g}")
-    return f"torchvision's operator, which equals its definition to {difference:.1g}"
+        raise ArithmeticError(
+            f"{explain('auto', device)} is off its definition by {difference:.2g}"
+        )
+    return f"{explain('auto', device)}; equals its definition to {difference:.1g}"
 
 
 def _opencv() -> str:

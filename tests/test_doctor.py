@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -63,11 +64,11 @@ def test_an_operator_that_is_off(monkeypatch: pytest.MonkeyPatch) -> None:
     from segcli.models import roi_align as module
 
     true = module.roi_align
-    monkeypatch.setattr(
-        module,
-        "roi_align",
-        lambda *a, backend, **k: true(*a, backend=backend, **k) + (backend == "torchvision"),
-    )
+
+    def off(*arguments: Any, backend: str = "auto", **options: Any) -> Any:
+        return true(*arguments, backend=backend, **options) + (backend == "auto")
+
+    monkeypatch.setattr(module, "roi_align", off)
     with pytest.raises(ArithmeticError, match="off its definition"):
         doctor._roi_align()
 

@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-JOBS = ("training", "prediction", "evaluation", "overlay")
+JOBS = ("training", "prediction", "evaluation", "overlay", "bench")
 # numpy only, so that looking at a dataset imports no torch
 LIGHT = (
-    "annotations", "categories", "config", "console", "download", "errors", "files", "home", "image_headers", "images",
-    "instances", "masks", "output", "rle", "version",
+    "allocator", "annotations", "categories", "config", "console", "download", "errors", "files", "home",
+    "image_headers", "images", "instances", "masks", "output", "rle", "version",
 )  # fmt: skip
 
 

@@ -14,6 +14,7 @@ from typing import NoReturn
 
 import click
 
+from segcli.allocator import keep_large_blocks
 from segcli.cli.options import common_options
 from segcli.console import VERBOSITY, escape
 from segcli.errors import SegcliError, Terminated
@@ -35,6 +36,7 @@ COMMANDS = {
     "overlay": ("segcli.cli.overlay", "overlay", "Draw masks on pictures and video."),
     "data": ("segcli.cli.data", "data", "Check datasets, and make synthetic ones."),
     "models": ("segcli.cli.models", "models", "List, show and make models."),
+    "bench": ("segcli.cli.bench", "bench", "Time this machine, against the peers."),
     "doctor": (
         "segcli.cli.doctor",
         "doctor",
@@ -179,4 +181,5 @@ def _on_sigterm(_signal: int, _frame: FrameType | None) -> None:
 def run() -> NoReturn:
     """Entry point of the installed program."""
     signal.signal(signal.SIGTERM, _on_sigterm)
+    keep_large_blocks()
     sys.exit(main())

@@ -99,10 +99,10 @@ precision_option = click.option(
 )
 roi_align_option = click.option(
     "--roi-align",
-    type=click.Choice(["auto", "torchvision"]),
+    type=click.Choice(["auto", "triton", "gather", "torchvision"]),
     default="auto",
     show_default=True,
-    help="Which RoIAlign runs.",
+    help="Which RoIAlign runs; auto: triton on a GPU, gather on a CPU.",
 )
 batch_size_option = click.option(
     "--batch-size",

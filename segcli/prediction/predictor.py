@@ -12,13 +12,13 @@ from numpy.typing import NDArray
 from segcli.categories import Categories
 from segcli.config import PredictConfig
 from segcli.console import say
-from segcli.device import Compute, resolve
+from segcli.device import Compute, resolve, roi_align_on
 from segcli.errors import UsageError
 from segcli.instances import Instances
 from segcli.masks import Masks
 from segcli.models import Detections, MaskRCNN
 from segcli.models.paste import paste_crops
-from segcli.models.roi_align.align import choose_backend
+from segcli.models.roi_align import explain
 from segcli.preprocess import PreparedPicture, collate, prepare, with_sizes
 from segcli.zoo import LoadedModel, load_model
 
@@ -131,11 +131,12 @@ def _labels_of(names: Sequence[str], categories: Categories) -> NDArray[np.int32
 def predictor_for(model: LoadedModel, config: PredictConfig, roi_align: str = "auto") -> Predictor:
     """A predictor of weights in memory; says once what runs."""
     compute = resolve(config.device, config.precision)
+    chosen = roi_align_on(compute.device, roi_align)
     predictor = Predictor(model.build(roi_align), model.categories, compute, config=config)
-    predictor.resolved |= {"model_sha256": model.sha256, "roi_align": choose_backend(roi_align)}
+    predictor.resolved |= {"model_sha256": model.sha256, "roi_align": chosen}
     say(
         f"model {model.source}: {model.spec.architecture}, {len(model.categories)} classes; "
-        f"{compute.describe()}; RoIAlign: {choose_backend(roi_align)}; "
+        f"{compute.describe()}; RoIAlign: {explain(roi_align, compute.device)}; "
         f"size {predictor.preprocess.min_size}–{predictor.preprocess.max_size}, batch {predictor.batch_size}"
     )
     return predictor

@@ -14,12 +14,12 @@ from segcli.categories import Categories
 from segcli.config import TrainConfig, to_settings
 from segcli.console import say
 from segcli.data.augment import check_names
-from segcli.device import resolve
+from segcli.device import resolve, roi_align_on
 from segcli.errors import TrainingError, UsageError
 from segcli.evaluation.joining import join_classes
 from segcli.files import sha256, write_bytes
 from segcli.models import ARCHITECTURES, ModelSpec
-from segcli.models.roi_align.align import choose_backend
+from segcli.models.roi_align import explain
 from segcli.output import check_output, claim_output, sweep
 from segcli.training.checkpoint import load_last
 from segcli.training.job import Job, steps_of, warmup_of
@@ -57,17 +57,19 @@ def prepare(
         join_classes(train.categories, val.categories)  # refuses now what would fail after an epoch
     saved = _saved(folder) if resume else None
     compute = resolve(config.device, _precision(config, saved), training=True)
+    roi_align_on(compute.device, roi_align)
     if saved is None:
         _refuse_own_input(config.model, folder)
         check_output(folder, overwrite=overwrite, command=COMMAND)
     last = folder / "last.ckpt"
     model = _resumed(last) if saved is not None and last.exists() else starting_model(config, train)
     resolved = replace(resolve_recipe(config, model), precision=compute.precision)
+    settings = _resolved(resolved, train, val) | {"roi_align": roi_align}
     if saved is None:  # only now, when nothing can fail for the settings' sake, may an old run go
         claim_output(folder, overwrite=overwrite, command=COMMAND)
-        _save(folder, config, resolved, train=train, val=val)
+        _save(folder, config, settings)
     else:
-        _refuse_differences(saved, _resolved(resolved, train, val), folder)
+        _refuse_differences(saved, settings, folder)
     job = Job(
         model=model,
         train=train,
@@ -129,7 +131,8 @@ def _announce(job: Job) -> None:
     empty = sum(1 for p in job.train.pictures if not p.annotations)
     say(
         f"training {job.model.spec.architecture} on {len(job.train.pictures)} pictures ({empty} without objects), "
-        f"{len(job.train.categories)} classes; {job.compute.describe()}; RoIAlign: {choose_backend(job.roi_align)}"
+        f"{len(job.train.categories)} classes; {job.compute.describe()}; "
+        f"RoIAlign: {explain(job.roi_align, job.compute.device)}"
     )
     say(
         f"{job.steps} steps of {config.batch_size}, {config.optimizer}, peak lr {config.lr:.3g}, "
@@ -180,10 +183,8 @@ def _resolved(config: TrainConfig, train: Dataset, val: Dataset | None) -> dict[
     }
 
 
-def _save(
-    folder: Path, config: TrainConfig, resolved: TrainConfig, *, train: Dataset, val: Dataset | None
-) -> None:
-    text = configuration.dump(COMMAND, to_settings(config), _resolved(resolved, train, val))
+def _save(folder: Path, config: TrainConfig, settings: dict[str, Any]) -> None:
+    text = configuration.dump(COMMAND, to_settings(config), settings)
     write_bytes(folder / configuration.FILE_NAME, text.encode("utf-8"))
 
 

@@ -16,6 +16,7 @@ from segcli.cli import main as program
 from segcli.version import __version__
 
 HELP_MODULES = {
+    "segcli.allocator",
     "segcli",
     "segcli.__main__",
     "segcli.cli",
