@@ -18,6 +18,7 @@ from segcli.allocator import keep_large_blocks
 from segcli.cli.options import common_options
 from segcli.console import VERBOSITY, escape
 from segcli.errors import SegcliError, Terminated
+from segcli.processes import end_workers
 from segcli.version import __version__
 
 # name -> (module, attribute, one line of help): `segcli --help` imports none of the modules
@@ -182,4 +183,6 @@ def run() -> NoReturn:
     """Entry point of the installed program."""
     signal.signal(signal.SIGTERM, _on_sigterm)
     keep_large_blocks()
-    sys.exit(main())
+    code = main()
+    end_workers()
+    sys.exit(code)

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import os
-import signal
 import sys
-from collections.abc import Generator, Iterator
-from contextlib import contextmanager
+from collections.abc import Generator
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,8 +12,7 @@ from torch.utils.data import DataLoader
 from segcli.console import warn
 from segcli.data.order import EpochBatches
 from segcli.data.training_set import Batch, TrainingSet, make_batch
-
-_HELD = (signal.SIGINT, signal.SIGTERM)
+from segcli.processes import leave_signals_to_main, signals_deferred
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,7 +47,7 @@ def read_ahead(data: EpochData, workers: int, *, named: set[str]) -> Generator[B
         worker_init_fn=_start_worker,
         multiprocessing_context="fork" if fork else None,
     )
-    with _signals_held():
+    with signals_deferred():
         batches = iter(loader)
     for batch in batches:
         for picture in batch.unreadable:
@@ -61,22 +57,5 @@ def read_ahead(data: EpochData, workers: int, *, named: set[str]) -> Generator[B
         yield batch
 
 
-@contextmanager
-def _signals_held() -> Iterator[None]:
-    """Signals wait while workers are started, which would else take them with this process's handlers."""
-    if not hasattr(signal, "pthread_sigmask"):  # Windows
-        yield
-        return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, _HELD)
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
 def _start_worker(_number: int) -> None:
-    """Ctrl-C is the main process's to handle; SIGTERM ends a worker at once, without a word and without blame."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, lambda *_: os._exit(0))  # another code would count as a crash
-    if hasattr(signal, "pthread_sigmask"):
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, _HELD)
+    leave_signals_to_main()

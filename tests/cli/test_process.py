@@ -25,6 +25,7 @@ HELP_MODULES = {
     "segcli.config",
     "segcli.console",
     "segcli.errors",
+    "segcli.processes",
     "segcli.version",
 }
 
