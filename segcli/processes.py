@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from types import FrameType, TracebackType
 
 _STOPPING = (signal.SIGINT, signal.SIGTERM)
+_HAS_MASK = hasattr(signal, "pthread_sigmask")  # not on Windows
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
@@ -19,7 +20,8 @@ _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 def signals_deferred() -> Iterator[None]:
     """Ctrl-C and SIGTERM wait while workers are started: half-started ones would be nobody's to end.
 
-    By a handler, not by a signal mask, which holds for one thread and leaves the signal to any other.
+    By a handler, since a mask holds for one thread and leaves the signal to any other; and by a mask, which the
+    workers inherit until `leave_signals_to_main`.
     """
     if threading.current_thread() is not threading.main_thread():  # no handler ever runs there
         yield
@@ -30,9 +32,12 @@ def signals_deferred() -> Iterator[None]:
         arrived.append(number)
 
     before = {number: signal.signal(number, note) for number in _STOPPING}
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, _STOPPING) if _HAS_MASK else set()
     try:
         yield
     finally:
+        if _HAS_MASK:
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         for number, handler in before.items():
             signal.signal(number, signal.SIG_DFL if handler is None else handler)
         for first in arrived[:1]:
@@ -43,6 +48,8 @@ def leave_signals_to_main() -> None:
     """In a worker: Ctrl-C and SIGTERM are the main process's to handle; a worker ends when told to, or with it."""
     for number in _STOPPING:
         signal.signal(number, signal.SIG_IGN)
+    if _HAS_MASK:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOPPING)
     if sys.platform.startswith("linux"):  # also after `kill -9`, and at once
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     sys.excepthook = _quiet_about_main
