@@ -19,8 +19,9 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import torch
 import triton
@@ -29,6 +30,9 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 from triton.runtime.jit import JITFunction
 
+from segcli.models import paste_kernel
+from segcli.models.conventions import MaskPaste, Postprocess
+from segcli.models.inference import nms_kernel, preprocess_kernel
 from segcli.models.roi_align import backward_atomic, backward_kernel, forward_kernel
 from segcli.models.roi_align.levels import area_thresholds
 from segcli.models.roi_align.sampling import Mode, Sampling
@@ -69,14 +73,17 @@ def variants() -> Iterator[tuple[str, Callable[[], object]]]:
             for channels in (256, 64):
                 yield _backward("backward", backward_kernel.backward, dtype, ratio, channels)
             yield _backward("atomic", backward_atomic.backward, dtype, ratio, 256)
+        yield _preprocess(dtype)
+    yield _nms("nms fp32 levels K1000", 5 * PICTURES, 1000, labels=False)
+    yield _nms("nms fp32 classes K2048", PICTURES, 2048, labels=True)
+    yield from (_paste(walk, rule) for rule in get_args(MaskPaste) for walk in ("count", "write"))
 
 
 def _forward(
     dtype: str, ratio: int, size: str, mode: Mode, channels: int
 ) -> tuple[str, Callable[[], object]]:
     maps = [_blank(shape, DTYPES[dtype]) for shape in _shapes(channels)]
-    name = f"forward {dtype} {mode} samples{ratio} {size} C{channels}"
-    rois = _blank((ROIS, 5))
+    name, rois = f"forward {dtype} {mode} samples{ratio} {size} C{channels}", _blank((ROIS, 5))
     return name, lambda: forward_kernel.forward(maps, rois, SIZES[size], _sampling(ratio, mode))
 
 
@@ -88,6 +95,28 @@ def _backward(
     return f"{form} {dtype} samples{ratio} C{channels}", lambda: backward(
         grads, rois, _shapes(channels), DTYPES[dtype], _sampling(ratio, "avg")
     )
+
+
+def _preprocess(dtype: str) -> tuple[str, Callable[[], object]]:
+    batch = _blank((PICTURES, 3, HEIGHT, WIDTH), DTYPES[dtype])
+    batch = batch.contiguous(memory_format=torch.channels_last)
+    pixels, table = _blank((480 * 640 * 3,), torch.uint8), _blank((PICTURES, 5), torch.int64)
+    args = (pixels, table, _blank((256, 3)), batch)
+    return f"preprocess {dtype}", partial(preprocess_kernel.preprocess, *args)
+
+
+def _nms(name: str, groups: int, count: int, *, labels: bool) -> tuple[str, Callable[[], object]]:
+    boxes, valid = _blank((groups, count, 4)), _blank((groups, count), torch.bool)
+    named = _blank((groups, count), torch.int64) if labels else None
+    return name, partial(nms_kernel.suppress, boxes, valid, 0.5, named)
+
+
+def _paste(walk: str, rule: MaskPaste) -> tuple[str, Callable[[], object]]:
+    masks, tables = _blank((100, 28, 28)), (_blank((100, 4), torch.int32), _blank((100, 4)))
+    size, how = (HEIGHT, WIDTH), Postprocess(mask_paste=rule)
+    out = _blank((100, WIDTH), torch.int32 if walk == "count" else torch.int64)
+    args = (masks, tables, None if walk == "count" else out, out, size, how)
+    return f"paste fp32 {rule} {walk}", partial(paste_kernel.launch, *args)
 
 
 def _sampling(ratio: int, mode: Mode) -> Sampling:

@@ -24,6 +24,11 @@ STEPS = {
         "forward and backward against torchvision and sums in float64, all levels' choice",
     ),
     "limits": (100, "2³¹ elements, CUDA graph, torch.compile, autocast, no host sync, equal bits"),
+    "predict": (
+        140,
+        "the detector of fixed shapes: equal, no host sync, graphs; stages, latency, rate",
+    ),
+    "paste": (60, "masks to run lengths: equal to the CPU's, and their time"),
     "bench": (180, "segcli bench roi-align"),
     "launches": (110, "launch parameters around those of launch.py"),
     "training": (130, "nano learns, twice with the same bits; R50-FPN step times"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -36,6 +37,12 @@ class PreparedPicture:
 def scale_for(size: tuple[int, int], preprocess: Preprocess) -> float:
     """The factor that brings the shorter side to min_size without the longer one exceeding max_size."""
     return min(preprocess.min_size / min(size), preprocess.max_size / max(size))
+
+
+def resized_size(size: tuple[int, int], preprocess: Preprocess) -> tuple[int, int]:
+    """(h, w) that `prepare` makes of a picture of (H, W) pixels, for what resizes elsewhere (a GPU)."""
+    factor = max(scale_for(size, preprocess), 1.0 / min(size))
+    return math.floor(size[0] * factor), math.floor(size[1] * factor)
 
 
 def with_sizes(preprocess: Preprocess, min_size: int | None, max_size: int | None) -> Preprocess:

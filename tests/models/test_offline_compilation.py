@@ -84,10 +84,11 @@ def run_script(*arguments: str, cache: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_the_golden_file_lists_every_kernel(architecture: str, report: Report) -> None:
-    """Forward, deterministic and atomic backward in all types; what is new or gone asks for --update-golden."""
+    """RoIAlign's forward and backwards in all types, and the others; what is new or gone asks for --update-golden."""
     names = set(report(architecture)[architecture])
     assert names == set(GOLDEN[architecture])
-    assert {name.split()[0] for name in names} == {"forward", "backward", "atomic"}
+    found = {name.split()[0] for name in names}
+    assert found >= {"forward", "backward", "atomic", "preprocess", "nms", "paste"}
     assert {name.split()[1] for name in names} == {"fp32", "fp16", "bf16"}
 
 
@@ -114,6 +115,13 @@ def test_features_are_read_16_bytes_at_a_time(architecture: str, name: str, repo
 def test_no_exact_division_per_sample(architecture: str, name: str, report: Report) -> None:
     """A correctly rounded division takes dozens of instructions: one per axis for the length of a bin, no more."""
     assert report(architecture)[architecture][name]["exact_divisions"] <= 2
+
+
+@kernels("nms")
+def test_overlaps_are_divided_exactly(architecture: str, name: str, report: Report) -> None:
+    """As on a CPU, correctly rounded: where the bits are made, and nowhere else."""
+    exact = report(architecture)[architecture][name]["exact_divisions"]
+    assert (exact > 0) == name.endswith("nms_bits_kernel")
 
 
 @kernels("backward")
