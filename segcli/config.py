@@ -14,6 +14,8 @@ from segcli.errors import UsageError
 from segcli.version import __version__
 
 SCHEMA = 1
+MIN_TILE = 64  # pixels
+MAX_OVERLAP = 0.75  # beyond it every pixel is looked at over 16 times
 FILE_NAME = "config.toml"
 # what a saved config.toml holds beside settings; skipped when it is read back as --config
 INFORMATIVE = frozenset({"segcli", "schema", "command", "resolved"})
@@ -83,9 +85,15 @@ class PredictConfig:
         min_size: shorter side fed to the network, pixels; None = the model's own.
         max_size: longest side fed to the network, pixels; None = the model's own.
         device: `auto`, `cpu`, `cuda`, `cuda:N` or `mps`.
-        precision: `auto`, `fp32` or `bf16`.
+        precision: `auto`, `fp32`, `bf16` or `int8`.
+        compile: let Inductor compile the trunk; None = where the job is long enough to pay.
+        cpu_engine: `auto`, `torch` or `openvino`: what runs the trunk on a CPU.
         allow_truncated: use what can be read of a truncated picture.
         max_pixels: larger pictures are refused before they are decoded.
+        tile: side in pixels of the tiles that larger pictures are cut into; None = pictures are taken whole. With it,
+            the model's own limit of objects holds for each tile, and `max_detections` for each and for the picture.
+        overlap: share of a tile's side that its neighbour shows too.
+        tta: see every picture at several sizes and mirrored, and merge what is found.
     """
 
     model: str = ""
@@ -97,8 +105,13 @@ class PredictConfig:
     max_size: int | None = None
     device: str = "auto"
     precision: str = "auto"
+    compile: bool | None = None
+    cpu_engine: str = "auto"
     allow_truncated: bool = False
     max_pixels: int = 300_000_000
+    tile: int | None = None
+    overlap: float = 0.2
+    tta: bool = False
 
 
 @dataclass(frozen=True)

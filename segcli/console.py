@@ -55,8 +55,10 @@ def warn(message: str) -> None:
     print(f"warning: {escape(message)}", file=sys.stderr, flush=True)
 
 
-def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    """A table on stdout; columns of nothing but numbers, percents and dashes are aligned to the right."""
+def table(
+    title: str, columns: Sequence[str], rows: Iterable[Sequence[object]], *, stderr: bool = False
+) -> None:
+    """A table on stdout, or on stderr; columns of nothing but numbers, percents and dashes are aligned to the right."""
     from rich.console import Console  # 50 ms, only where a table is drawn
     from rich.table import Table
     from rich.text import Text
@@ -68,7 +70,8 @@ def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) 
         grid.add_column(Text(escape(name)), justify="right" if numeric else "left", overflow="fold")
     for row in cells:
         grid.add_row(*map(Text, row))
-    Console(file=sys.stdout, width=None if sys.stdout.isatty() else 120).print(grid)
+    stream = sys.stderr if stderr else sys.stdout
+    Console(file=stream, width=None if stream.isatty() else 120).print(grid)
 
 
 def progress(total: int, description: str, unit: str = "it") -> Any:

@@ -17,11 +17,18 @@ class Compute:
 
     Attributes:
         device: of weights and activations.
-        precision: `fp32` or `bf16`.
+        precision: `fp32`, `bf16` or `int8`.
     """
 
     device: torch.device
     precision: str
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of features and weights at inference."""
+        if self.precision == "int8":  # of the trunk alone
+            return torch.bfloat16 if cpu_has_bf16() else torch.float32
+        return torch.float32 if self.precision == "fp32" else torch.bfloat16
 
     def autocast(self) -> contextlib.AbstractContextManager[object]:
         """bf16 for convolutions and matrix products where asked for; RoIs, boxes and NMS stay fp32."""
@@ -42,8 +49,8 @@ class Compute:
 def resolve(device: str, precision: str, *, training: bool = False) -> Compute:
     """Turn `--device` and `--precision` into what runs.
 
-    Device `auto` takes CUDA, then MPS, then the CPU. Precision `auto` is fp32, but for training on a processor that
-    computes in bf16 by itself, where it is bf16: 1.4 times as fast, weights and optimiser stay fp32.
+    Device `auto` takes CUDA, then MPS, then the CPU. Precision `auto` is bf16 on a processor that computes in it by
+    itself and, for prediction, on a GPU; else fp32. In training weights and optimiser stay fp32.
 
     Args:
         device: as given by the user.
@@ -69,7 +76,7 @@ def resolve(device: str, precision: str, *, training: bool = False) -> Compute:
     if chosen.type == "mps" and precision == "bf16":
         raise UsageError("--precision bf16 is not supported on mps; use fp32")
     if precision == "auto":
-        native = training and chosen.type == "cpu" and cpu_has_bf16()
+        native = cpu_has_bf16() if chosen.type == "cpu" else chosen.type == "cuda" and not training
         precision = "bf16" if native else "fp32"
     return Compute(chosen, precision)
 

@@ -18,6 +18,7 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> object:
         monkeypatch.setattr(torch.cuda, "device_count", lambda: cuda)
         monkeypatch.setattr(torch.cuda, "get_device_name", lambda _: "Made-up GPU")
         monkeypatch.setattr(torch.backends.mps, "is_available", lambda: mps)
+        monkeypatch.setattr(torch.cpu, "get_capabilities", dict, raising=False)
 
     return pretend
 
@@ -26,7 +27,7 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> object:
     ("device", "precision", "cuda", "mps", "expected"),
     [
         pytest.param("auto", "auto", 0, False, ("cpu", "fp32"), id="auto, bare machine"),
-        pytest.param("auto", "auto", 2, True, ("cuda:0", "fp32"), id="auto, CUDA first"),
+        pytest.param("auto", "auto", 2, True, ("cuda:0", "bf16"), id="auto, CUDA first"),
         pytest.param("auto", "auto", 0, True, ("mps", "fp32"), id="auto, then MPS"),
         pytest.param("cpu", "auto", 2, True, ("cpu", "fp32"), id="cpu"),
         pytest.param("cpu", "bf16", 0, False, ("cpu", "bf16"), id="cpu, bf16"),
@@ -38,7 +39,7 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> object:
 def test_resolve(
     device: str, precision: str, cuda: int, mps: bool, expected: tuple[str, str], machine: object
 ) -> None:
-    """What is asked for, or the best that is here, in fp32 unless bf16 is asked for."""
+    """What is asked for, or the best that is here; a processor without bf16 computes in fp32."""
     assert callable(machine)
     machine(cuda, mps)
     found = resolve(device, precision)
@@ -98,13 +99,13 @@ def test_autocast(precision: str, dtype: torch.dtype) -> None:
         pytest.param({"avx512_bf16": True}, True, "bf16", id="bf16 in hardware"),
         pytest.param({"amx_bf16": True}, True, "bf16", id="AMX"),
         pytest.param({"avx512_bf16": False}, True, "fp32", id="none"),
-        pytest.param({"avx512_bf16": True}, False, "fp32", id="not training"),
+        pytest.param({"avx512_bf16": True}, False, "bf16", id="prediction"),
     ],
 )
 def test_what_auto_precision_means_on_a_cpu(
     able: dict[str, bool], training: bool, precision: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """bf16 only for training, and only where the processor has it."""
+    """bf16 where the processor has it."""
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: able, raising=False)
     assert resolve("cpu", "auto", training=training).precision == precision
     monkeypatch.delattr(torch.cpu, "get_capabilities")

@@ -13,7 +13,7 @@ JOBS = ("training", "prediction", "evaluation", "overlay", "bench")
 # numpy only, so that looking at a dataset imports no torch
 LIGHT = (
     "allocator", "annotations", "categories", "config", "console", "download", "errors", "files", "home",
-    "image_headers", "images", "instances", "masks", "output", "rle", "version",
+    "image_headers", "images", "instances", "masks", "output", "processes", "rle", "rle_sets", "version",
 )  # fmt: skip
 
 

@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import click
 
+from segcli.bench.predictors import CONTESTANTS, STOCK
 from segcli.bench.workloads import WORKLOADS
-from segcli.cli.options import common_options, device_option, roi_align_option
+from segcli.cli.options import (
+    common_options,
+    device_option,
+    max_size_option,
+    min_size_option,
+    roi_align_option,
+)
+from segcli.config import PredictConfig
 
 
 @click.group()
@@ -18,6 +27,7 @@ def bench() -> None:
     \b
     Example:
       segcli bench roi-align --quick
+      segcli bench predict --quick
     """
 
 
@@ -71,4 +81,89 @@ def time_roi_align(as_json: bool, roi_align: str, **options: Any) -> int:
         click.echo(report.as_json(found), nl=False)
     else:
         report.show(found)
+    return 1 if found.wrong else 0
+
+
+@bench.command("predict")
+@click.argument(
+    "pictures",
+    metavar="PICTURES",
+    required=False,
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+)
+@click.option(
+    "--model",
+    default=None,
+    metavar="MODEL",
+    help="Weights of a torchvision R50-FPN: file, RUN folder or name.  [default with --quick: random ones]",
+)
+@click.option(
+    "--contestant",
+    "contestants",
+    type=click.Choice(CONTESTANTS),
+    multiple=True,
+    metavar="NAME",
+    help=f"Only this one beside {STOCK}; may be given again. One of: {', '.join(CONTESTANTS)}.  [default: all]",
+)
+@click.option(
+    "--score",
+    "scores",
+    type=click.FloatRange(0, 1),
+    multiple=True,
+    metavar="S",
+    help=f"Lowest score kept; may be given again, a table for each.  [default: {PredictConfig().score}]",
+)
+@click.option(
+    "--repeat",
+    type=click.IntRange(min=1),
+    default=None,
+    metavar="N",
+    help="Rounds in which all do the whole job in turn, after an untimed one.  [default: 5; 1 with --quick]",
+)
+@click.option(
+    "--limit",
+    type=click.IntRange(min=1),
+    default=None,
+    metavar="N",
+    help="Only the first N pictures.",
+)
+@click.option(
+    "--threads",
+    type=click.IntRange(min=1),
+    default=None,
+    metavar="N",
+    help="CPU threads of each contestant.  [default: torch's own choice]",
+)
+@min_size_option
+@max_size_option
+@click.option(
+    "--quick",
+    is_flag=True,
+    help="Tiny sizes and made-up inputs: shows that all runs, says nothing of speed.",
+)
+@click.option("--json", "as_json", is_flag=True, help="JSON on stdout in place of the tables.")
+@device_option
+@common_options
+def time_predict(as_json: bool, **options: Any) -> int:
+    """Time the whole job, decoding to RLE on disk, against stock torchvision.
+
+    All contestants do the same pictures with the same weights, one after another in every round, each in a process of
+    its own. Memory, stages and differences from stock's detections are told; exit code 1 if one that computes in fp32
+    differs. What cannot run here is listed with the reason. The fastest convolution of the machine is measured too,
+    and the time that the network's trunk would need at that speed stands beside the time of the job.
+
+    \b
+    Example:
+      segcli bench predict photos --model torchvision/mask-rcnn-r50-fpn-coco --limit 20
+      segcli bench predict photos --model weights.safetensors --score 0.05 --score 0.5 --json > bench.json
+      segcli bench predict --quick
+    """
+    from segcli.bench import predict_report
+    from segcli.bench.predict import Settings, run
+
+    found = run(Settings(**options))
+    if as_json:
+        click.echo(predict_report.as_json(found), nl=False)
+    else:
+        predict_report.show(found)
     return 1 if found.wrong else 0

@@ -12,9 +12,9 @@ from click.core import ParameterSource
 from segcli.cli.options import (
     batch_size_option,
     common_options,
-    compute_options,
     config_option,
     defaults,
+    exact_options,
     overwrite_option,
 )
 from segcli.config import PredictConfig, TrainConfig
@@ -70,7 +70,7 @@ _NOT_SAVED = ("output", "overwrite", "json")
     help="Also write DIR/metrics.json.",
 )
 @click.option("--json", is_flag=True, help="JSON on stdout in place of the tables.")
-@compute_options
+@exact_options
 @overwrite_option
 @config_option
 @common_options
@@ -154,7 +154,7 @@ def _measure(options: dict[str, Any]) -> tuple[Metrics, dict[str, Any]]:
         file = read_predictions(options["predictions"])
         return evaluate_predictions(truth, file, max_dets=max_dets), {}
     from segcli.evaluation.model import evaluate_predictor, whole_truth
-    from segcli.prediction.predictor import open_predictor
+    from segcli.prediction.loading import open_predictor
 
     names = {field.name for field in fields(PredictConfig)}
     known = {name: value for name, value in options.items() if name in names}

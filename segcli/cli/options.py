@@ -90,12 +90,45 @@ device_option = click.option(
     metavar="auto|cpu|cuda[:N]|mps",
     help="Where the network runs.",
 )
-precision_option = click.option(
-    "--precision",
-    type=click.Choice(["auto", "fp32", "bf16"]),
+
+
+def _precision(*names: str, default: str, text: str) -> Callable[[F], F]:
+    return click.option(
+        "--precision", type=click.Choice(names), default=default, show_default=True, help=text
+    )
+
+
+precision_option = _precision(
+    "auto",
+    "fp32",
+    "bf16",
     default=_PREDICT["precision"],
-    show_default=True,
-    help="Arithmetic of the network.",
+    text="Arithmetic of the network; auto: bf16 where the processor has it.",
+)
+_exact_option = _precision(
+    "auto", "fp32", "bf16", default="fp32", text="Arithmetic of the network."
+)
+_int8_option = _precision(
+    "auto",
+    "fp32",
+    "bf16",
+    "int8",
+    default=_PREDICT["precision"],
+    text="Arithmetic of the network; auto: bf16 where the processor has it. int8 needs OpenVINO and costs accuracy.",
+)
+_engine_options = (
+    click.option(
+        "--compile/--no-compile",
+        default=_PREDICT["compile"],
+        help="Compile the trunk (Inductor; cached).  [default: where the job is long enough to pay]",
+    ),
+    click.option(
+        "--cpu-engine",
+        type=click.Choice(["auto", "torch", "openvino"]),
+        default=_PREDICT["cpu_engine"],
+        show_default=True,
+        help="What runs the trunk on a CPU; auto: OpenVINO where it is installed and measured faster.",
+    ),
 )
 roi_align_option = click.option(
     "--roi-align",
@@ -131,6 +164,22 @@ def compute_options(function: F) -> F:
     """--device, --precision, --roi-align, --min-size and --max-size."""
     options = (max_size_option, min_size_option, roi_align_option, precision_option, device_option)
     for option in options:
+        function = option(function)
+    return function
+
+
+def exact_options(function: F) -> F:
+    """As `compute_options`, with fp32 unless asked otherwise: for figures that are compared."""
+    options = (max_size_option, min_size_option, roi_align_option, _exact_option, device_option)
+    for option in options:
+        function = option(function)
+    return function
+
+
+def inference_options(function: F) -> F:
+    """As `compute_options`, with int8, --compile and --cpu-engine."""
+    options = (max_size_option, min_size_option, roi_align_option, *_engine_options, _int8_option)
+    for option in (*options, device_option):
         function = option(function)
     return function
 

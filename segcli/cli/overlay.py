@@ -12,9 +12,9 @@ import click
 
 from segcli.cli.options import (
     common_options,
-    compute_options,
     config_option,
     defaults,
+    inference_options,
     overwrite_option,
 )
 from segcli.config import DrawConfig, PredictConfig
@@ -230,7 +230,7 @@ def _seconds(_ctx: click.Context, _param: click.Parameter, value: Any) -> Fracti
     help="Frames per forward pass.  [default: 1 on a CPU, 8 on a GPU]",
 )
 @_all(_DRAW_OPTIONS)
-@compute_options
+@inference_options
 @click.option("--overwrite", is_flag=True, help="Replace files that exist (never the input).")
 @config_option
 @common_options
@@ -285,7 +285,7 @@ def _render(job: VideoJob, options: dict[str, Any]) -> VideoResult:
 
     if options["predictions"] is not None:
         return overlay_with_predictions(job, FramePredictions(options["predictions"], job.source))
-    from segcli.prediction.predictor import open_predictor  # brings torch
+    from segcli.prediction.loading import open_predictor  # brings torch
 
     names = {f.name for f in fields(PredictConfig)} & options.keys()
     settings = PredictConfig(**{name: options[name] for name in names})

@@ -12,13 +12,13 @@ from segcli.cli.options import (
     F,
     batch_size_option,
     common_options,
-    compute_options,
     config_option,
     defaults,
+    inference_options,
     overwrite_option,
     split_names,
 )
-from segcli.config import DrawConfig, PredictConfig
+from segcli.config import MAX_OVERLAP, MIN_TILE, DrawConfig, PredictConfig
 from segcli.console import say
 
 if TYPE_CHECKING:
@@ -90,6 +90,27 @@ _MODEL_OPTIONS = (
         metavar="N",
         help="Refuse larger pictures before decoding them.",
     ),
+    click.option(
+        "--tile",
+        type=click.IntRange(min=MIN_TILE),
+        default=_PREDICT["tile"],
+        metavar="SIZE",
+        help="Cut larger pictures into tiles of so many pixels a side; objects that several tiles show become one. "
+        "The model's own limit of objects is then per tile, none per picture; --max-detections sets both.",
+    ),
+    click.option(
+        "--overlap",
+        type=click.FloatRange(0, MAX_OVERLAP),
+        default=_PREDICT["overlap"],
+        show_default=True,
+        metavar="F",
+        help="Share of a tile that its neighbour shows too; at 0, objects on a seam stay in pieces.",
+    ),
+    click.option(
+        "--tta",
+        is_flag=True,
+        help="See each picture at three sizes and mirrored, and merge: finer, and over six times as slow.",
+    ),
 )
 _OUTPUT_OPTIONS = (
     click.option(
@@ -108,6 +129,7 @@ _OUTPUT_OPTIONS = (
         is_flag=True,
         help="Go on although over 10 % of the planned pictures are gone.",
     ),
+    click.option("--profile", is_flag=True, help="Print at the end where the time went."),
     overwrite_option,
     config_option,
 )
@@ -115,7 +137,7 @@ _OUTPUT_OPTIONS = (
 
 def _options(function: F) -> F:
     """All that `folder` and `image` share."""
-    function = common_options(compute_options(function))
+    function = common_options(inference_options(function))
     for option in reversed((*_MODEL_OPTIONS, *_OUTPUT_OPTIONS)):
         function = option(function)
     return function
@@ -176,11 +198,14 @@ def image(files: tuple[Path, ...], **flags: Any) -> int:
 
 def _run(command: str, inputs: Callable[[JobOptions], Inputs], flags: dict[str, Any]) -> int:
     """Run the job, or print what it would do; the exit code."""
+    _refuse_lone_overlap(flags)
+
     from functools import partial
 
     from segcli.prediction import job
+    from segcli.prediction.facts import facts_of
+    from segcli.prediction.loading import open_predictor
     from segcli.prediction.options import JobOptions
-    from segcli.prediction.predictor import open_predictor
 
     options = JobOptions(
         command=command,
@@ -196,15 +221,25 @@ def _run(command: str, inputs: Callable[[JobOptions], Inputs], flags: dict[str, 
                 "overlays",
                 "masks",
                 "csv",
+                "profile",
             )
         },
     )
     config = PredictConfig(**{name: flags[name] for name in _PREDICT})
-    opener = partial(open_predictor, roi_align=flags["roi_align"])
+    found = inputs(options)
+    facts = facts_of(found, config, options)
+    opener = partial(open_predictor, roi_align=flags["roi_align"], facts=facts)
     if flags["dry_run"]:
-        for line in job.dry_run(inputs(options), config, options, opener=opener):
+        for line in job.dry_run(found, config, options, opener=opener):
             click.echo(line)
         return 0
-    report = job.predict_job(inputs(options), config, options, opener=opener)
+    report = job.predict_job(found, config, options, opener=opener)
     say(report.line(options.output))
     return report.exit_code
+
+
+def _refuse_lone_overlap(flags: dict[str, Any]) -> None:
+    """--overlap says nothing without --tile; beside it in a config file it may stand."""
+    source = click.get_current_context().get_parameter_source("overlap")
+    if flags["tile"] is None and source is click.core.ParameterSource.COMMANDLINE:
+        raise click.UsageError("--overlap needs --tile, the side of the tiles that overlap")

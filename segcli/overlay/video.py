@@ -24,10 +24,15 @@ from segcli.overlay.video_predictions import FramePredictions, PredictionLog, op
 
 
 class FrameModel(Protocol):
-    """What is needed of a `segcli.prediction.predictor.Predictor`."""
+    """What is needed of a predictor; `segcli.prediction.pipeline.PicturePredictor` has it."""
 
-    categories: Categories
-    batch_size: int
+    @property
+    def categories(self) -> Categories:
+        """The classes that labels point into."""
+
+    @property
+    def batch_size(self) -> int:
+        """Frames per forward pass."""
 
     def prepare(self, image: NDArray[np.uint8], /) -> Any:
         """Resize and normalise one picture, uint8 (H, W, 3) RGB."""

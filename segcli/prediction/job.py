@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
 from segcli.config import PredictConfig
-from segcli.console import detail, progress
+from segcli.console import detail, progress, say
 from segcli.errors import OutputError
 from segcli.files import folder_lock
 from segcli.output import check_output, refuse_overlap
@@ -17,10 +17,11 @@ from segcli.prediction import drawings, export, tables
 from segcli.prediction.opening import Job, Opener, begin, describe, open_job, open_new
 from segcli.prediction.options import JobOptions
 from segcli.prediction.pipeline import PicturePredictor, Source, run_batches
-from segcli.prediction.recording import row_of
+from segcli.prediction.profile import NO_TIMES, StageTimes, profiled
 from segcli.prediction.resume import load_saved
-from segcli.prediction.shards import Index, ShardWriter, read_index, read_rows
+from segcli.prediction.shards import Index, read_index, read_rows
 from segcli.prediction.walk import Inputs, find_pictures, name_pictures
+from segcli.prediction.writer import RowWriter
 
 
 @dataclass(frozen=True)
@@ -82,9 +83,21 @@ def file_inputs(files: Sequence[Path], options: JobOptions) -> Inputs:
 
 
 def predict_job(
-    inputs: Inputs, config: PredictConfig, options: JobOptions, *, opener: Opener
+    inputs: Inputs,
+    config: PredictConfig,
+    options: JobOptions,
+    *,
+    opener: Opener,
+    times: StageTimes = NO_TIMES,
 ) -> Report:
     """Predict pictures into `options.output`; run again, it goes on where it stopped.
+
+    Args:
+        inputs: the pictures.
+        config: settings that change predictions.
+        options: settings that do not.
+        opener: makes the predictor.
+        times: takes the seconds of the stages, where `options.profile` does not print them.
 
     Raises:
         UsageError: no pictures, or settings that differ from those the job was begun with.
@@ -97,7 +110,7 @@ def predict_job(
         job = open_job(inputs, config, options, opener=opener)
         begin(job)
         started = time.monotonic()
-        _predict(job)
+        _predict(job, times)
         return _finish(job, time.monotonic() - started)
 
 
@@ -109,19 +122,23 @@ def dry_run(
     return describe(open_job(inputs, config, options, opener=opener, retry=False))
 
 
-def _predict(job: Job) -> None:
+def _predict(job: Job, taken: StageTimes) -> None:
     """Run the batches; whatever stops them, those that are finished are committed."""
     if job.predictor is None:
+        if job.options.profile:
+            say("profile: nothing to predict in this start")
         return
     batches = ([Source(p.key, job.inputs.path(p.key)) for p in batch] for batch in job.batches)
     pictures = sum(len(batch) for batch in job.batches)
+    profile = profiled(job.predictor, pictures) if job.options.profile else nullcontext(taken)
     with (
-        ShardWriter(job.options.output) as shards,
-        closing(run_batches(job.predictor, batches, read=job.read)) as outcomes,
+        profile as times,
+        RowWriter(job.options.output, times=times) as writer,
+        closing(run_batches(job.predictor, batches, read=job.read, times=times)) as outcomes,
         progress(pictures, "predict", "pictures") as bar,
     ):
         for batch, found in zip(job.batches, outcomes, strict=True):
-            shards.add([row_of(o, p.batch) for p, o in zip(batch, found, strict=True)])
+            writer.put([(o, p.batch) for p, o in zip(batch, found, strict=True)])
             bar.update(len(found))
 
 

@@ -22,6 +22,7 @@ class JobOptions:
         overlays: draw the objects on the pictures.
         masks: write instance-id PNGs.
         csv: write `instances.csv` and `counts.csv`.
+        profile: print where the time went.
         draw: lowest score and look of all of these.
     """
 
@@ -34,4 +35,5 @@ class JobOptions:
     overlays: bool = False
     masks: bool = False
     csv: bool = False
+    profile: bool = False
     draw: DrawConfig = field(default_factory=DrawConfig)

@@ -10,9 +10,7 @@ from numpy.typing import NDArray
 
 from segcli.config import PredictConfig
 from segcli.images import image_info, read_image
-from segcli.prediction.pipeline import Source
-
-LARGE = 50_000_000  # pixels; of pictures beyond this only one is decoded at a time
+from segcli.prediction.pipeline import LARGE, Source
 
 
 class PictureReader:

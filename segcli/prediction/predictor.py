@@ -8,19 +8,19 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from segcli.categories import Categories
 from segcli.config import PredictConfig
-from segcli.console import say
-from segcli.device import Compute, resolve, roi_align_on
+from segcli.device import Compute
 from segcli.errors import UsageError
 from segcli.instances import Instances
 from segcli.masks import Masks
 from segcli.models import Detections, MaskRCNN
-from segcli.models.paste import paste_crops
-from segcli.models.roi_align import explain
+from segcli.models.inference import Detector, MakeEngine
+from segcli.models.paste import paste_runs
+from segcli.prediction.profile import NO_TIMES, StageTimes
 from segcli.preprocess import PreparedPicture, collate, prepare, with_sizes
-from segcli.zoo import LoadedModel, load_model
 
 
 class Predictor:
@@ -40,9 +40,12 @@ class Predictor:
         compute: Compute,
         *,
         config: PredictConfig,
+        engine: MakeEngine | None = None,
     ) -> None:
         conventions = network.spec.conventions
-        self.network = network.to(compute.device).eval()
+        self.spec = network.spec
+        self.detector = Detector(network, compute.device, compute.dtype, engine)
+        self.stages: StageTimes = NO_TIMES
         self.categories = categories
         self.compute = compute
         self.preprocess = with_sizes(conventions.preprocess, config.min_size, config.max_size)
@@ -62,23 +65,37 @@ class Predictor:
         if not pictures:
             return []
         batch, sizes = collate([p.tensor for p in pictures], self.preprocess.pad_multiple)
-        self.network.set_limits(score=self.score, max_detections=self.max_detections)
-        with torch.inference_mode(), self.compute.autocast():
-            found = self.network(batch.to(self.compute.device), sizes)
-        return [
-            self._instances(detections, size, picture.original_size)
-            for detections, size, picture in zip(found, sizes, pictures, strict=True)
-        ]
+        found = self._detect(batch, sizes)
+        with self.stages.stage("paste", len(pictures)):
+            return [
+                self.instances(detections, size, picture.original_size)
+                for detections, size, picture in zip(found, sizes, pictures, strict=True)
+            ]
 
-    def _instances(
+    def _detect(self, batch: Tensor, sizes: list[tuple[int, int]]) -> list[Detections]:
+        """Run the network, step by step so that each can be timed."""
+        detector, calls = self.detector, len(sizes)
+        with self.stages.stage("trunk", calls):
+            found = detector.run_trunk(batch)
+        with self.stages.stage("proposals", calls):
+            proposals = detector.propose(found, (batch.shape[2], batch.shape[3]), sizes)
+        with self.stages.stage("box head", calls):
+            boxes = detector.boxes(
+                found, proposals, sizes, score=self.score, max_detections=self.max_detections
+            )
+        with self.stages.stage("mask head", calls):
+            masks = detector.masks(found, [b for b, _, _ in boxes], [k for _, _, k in boxes])
+        return [Detections(b, s, k - 1, m) for (b, s, k), m in zip(boxes, masks, strict=True)]
+
+    def instances(
         self, found: Detections, size: tuple[int, int], original: tuple[int, int]
     ) -> Instances:
         """Rescale boxes, paste masks, keep the wanted classes."""
         labels = found.labels.cpu().numpy().astype(np.int32)
         scale = torch.tensor([np.float32(original[i]) / np.float32(size[i]) for i in (1, 0, 1, 0)])
         boxes = found.boxes.float().cpu() * scale
-        crops = paste_crops(found.masks, boxes, original, self.postprocess)
-        masks = Masks.from_crops(((c.numpy(), xy) for c, xy in crops), original)
+        runs = paste_runs(found.masks, boxes, original, self.postprocess)
+        masks = Masks(runs.counts.numpy(), runs.offsets.numpy(), original)
         instances = Instances(
             image_size=original,
             boxes=boxes.numpy(),
@@ -91,7 +108,7 @@ class Predictor:
         return instances[np.isin(labels, self.kept_labels)]
 
     def _describe(self, config: PredictConfig) -> dict[str, Any]:
-        spec = self.network.spec
+        spec = self.spec
         return {
             "architecture": spec.architecture,
             "conventions": spec.conventions.to_dict(),
@@ -126,27 +143,3 @@ def _labels_of(names: Sequence[str], categories: Categories) -> NDArray[np.int32
             f"--classes: the model knows no {unknown[0]!r}; it knows {', '.join(table)}"
         )
     return np.array([table[name] for name in names], np.int32)
-
-
-def predictor_for(model: LoadedModel, config: PredictConfig, roi_align: str = "auto") -> Predictor:
-    """A predictor of weights in memory; says once what runs."""
-    compute = resolve(config.device, config.precision)
-    chosen = roi_align_on(compute.device, roi_align)
-    predictor = Predictor(model.build(roi_align), model.categories, compute, config=config)
-    predictor.resolved |= {"model_sha256": model.sha256, "roi_align": chosen}
-    say(
-        f"model {model.source}: {model.spec.architecture}, {len(model.categories)} classes; "
-        f"{compute.describe()}; RoIAlign: {explain(roi_align, compute.device)}; "
-        f"size {predictor.preprocess.min_size}–{predictor.preprocess.max_size}, batch {predictor.batch_size}"
-    )
-    return predictor
-
-
-def open_predictor(config: PredictConfig, roi_align: str = "auto") -> Predictor:
-    """Load MODEL and make it ready.
-
-    Raises:
-        UsageError: no such model, or a setting that does not fit it.
-        ModelError: the model's file cannot be used.
-    """
-    return predictor_for(load_model(config.model), config, roi_align)

@@ -200,7 +200,7 @@ class FindsTheSquare:
 @pytest.fixture
 def opened(monkeypatch: pytest.MonkeyPatch) -> list[FindsTheSquare]:
     """The stand-ins that the command opened."""
-    from segcli.prediction import predictor
+    from segcli.prediction import loading
 
     models: list[FindsTheSquare] = []
 
@@ -208,7 +208,7 @@ def opened(monkeypatch: pytest.MonkeyPatch) -> list[FindsTheSquare]:
         models.append(FindsTheSquare(config, roi_align))
         return models[-1]
 
-    monkeypatch.setattr(predictor, "open_predictor", open_predictor)
+    monkeypatch.setattr(loading, "open_predictor", open_predictor)
     return models
 
 

@@ -74,14 +74,14 @@ class Model:
 def opened(monkeypatch: pytest.MonkeyPatch) -> list[tuple[PredictConfig, str]]:
     """Put a small model in the place of the real one; the settings that it was opened with."""
     calls: list[tuple[PredictConfig, str]] = []
-    module: Any = ModuleType("segcli.prediction.predictor")
+    module: Any = ModuleType("segcli.prediction.loading")
 
     def open_predictor(config: PredictConfig, roi_align: str = "auto") -> Model:
         calls.append((config, roi_align))
         return Model()
 
     module.open_predictor = open_predictor
-    monkeypatch.setitem(sys.modules, "segcli.prediction.predictor", module)
+    monkeypatch.setitem(sys.modules, "segcli.prediction.loading", module)
     return calls
 
 
@@ -209,9 +209,9 @@ def test_interrupt_leaves_no_half_file(tmp_path: Path, sent: signal.Signals, cod
         "import sys, types, importlib.util\n"
         f"spec = importlib.util.spec_from_file_location('fakes', {__file__!r})\n"
         "fakes = importlib.util.module_from_spec(spec); spec.loader.exec_module(fakes)\n"
-        "module = types.ModuleType('segcli.prediction.predictor')\n"
+        "module = types.ModuleType('segcli.prediction.loading')\n"
         "module.open_predictor = lambda config, roi_align: fakes.Model()\n"
-        "sys.modules['segcli.prediction.predictor'] = module\n"
+        "sys.modules['segcli.prediction.loading'] = module\n"
         "sys.argv = ['segcli', 'overlay', 'video', 'in.mp4', '--model', 'm', '--output', 'out/o.mp4',\n"
         "            '--save-predictions', 'out/p.json']\n"
         "from segcli.cli.main import run; run()\n"

@@ -26,7 +26,7 @@ def _no_network(monkeypatch: pytest.MonkeyPatch) -> None:
     assert spec.loader is not None
     fake = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(fake)
-    monkeypatch.setitem(sys.modules, "segcli.prediction.predictor", fake.module())
+    monkeypatch.setitem(sys.modules, "segcli.prediction.loading", fake.module())
 
 
 @pytest.fixture
@@ -192,3 +192,17 @@ def test_help_has_an_example_and_needs_no_torch(command: list[str]) -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0
     assert "Example:" in done.stdout
+
+
+def test_profile(
+    predict: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The table comes on stderr only where it is asked for, -q or not, and the flag may change between starts."""
+    assert predict("--limit", "1") == 0
+    assert "Profile" not in capsys.readouterr().err
+    assert predict("--profile", "-q") == 0
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("Profile of 2 pictures")
+    assert "CPU seconds of all stages" in err.splitlines()[-1]
+    assert file_names(tmp_path / "out") == ["a.png", "b.jpg", "sub/c.png"]

@@ -60,13 +60,18 @@ class FakePredictor:
         return found[(masks.area() > 0) & (scores >= self.config.score)]
 
 
-def open_predictor(config: PredictConfig, roi_align: str = "auto") -> FakePredictor:
+def open_predictor(
+    config: PredictConfig,
+    roi_align: str = "auto",
+    *,
+    facts: object = None,
+) -> FakePredictor:
     return FakePredictor(config)
 
 
 def module() -> types.ModuleType:
-    """What stands in for `segcli.prediction.predictor`."""
-    fake = types.ModuleType("segcli.prediction.predictor")
+    """What stands in for `segcli.prediction.loading`."""
+    fake = types.ModuleType("segcli.prediction.loading")
     fake.open_predictor = open_predictor  # type: ignore[attr-defined]
     return fake
 
@@ -91,7 +96,7 @@ def _main() -> None:
     from segcli.cli.main import run
     from segcli.prediction import shards
 
-    sys.modules["segcli.prediction.predictor"] = module()
+    sys.modules["segcli.prediction.loading"] = module()
     shards.MAX_PICTURES = int(os.environ.get("FAKE_SHARD", "256"))
     point = os.environ.get("FAKE_KILL", "")
     if point:

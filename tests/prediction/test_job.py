@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -185,3 +186,50 @@ def test_single_files(start: Any) -> None:
     assert start.names() == ["a/x.png", "p1.png"]
     with pytest.raises(UsageError, match="lies inside --output"):
         file_inputs([start.out / "overlays" / "p1.png"], options)
+
+
+def test_a_profile_changes_nothing(start: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    """With --profile the files are the same, and a table says where the time went; without it there is none."""
+    start()
+    plain = {p.name: p.read_bytes() for p in start.out.rglob("*") if p.is_file()}
+    assert "Profile" not in capsys.readouterr().err
+    start(profile=True, overwrite=True)
+    assert {p.name: p.read_bytes() for p in start.out.rglob("*") if p.is_file()} == plain
+    err = capsys.readouterr().err
+    rows = [[c.strip() for c in line.split("│")] for line in err.splitlines() if line[:1] == "│"]
+    cells = {row[1]: row[2] for row in rows}
+    assert {name: cells[name] for name in ("decode", "prepare", "model", "encode", "write")} == {
+        "decode": "11",
+        "prepare": "10",
+        "model": "4",
+        "encode": "11",
+        "write": "4",
+    }
+
+
+def test_a_profile_of_nothing(start: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    """The flag may change between starts; where nothing is left it says so."""
+    start(profile=True, limit=3)
+    (start.photos / "b" / "broken.png").unlink()
+    start()
+    capsys.readouterr()
+    start(profile=True)
+    assert "profile: nothing to predict in this start" in capsys.readouterr().err
+
+
+def test_a_full_disk_stops_the_job(start: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The writer's error is the job's; run again with room, it ends as if nothing had been."""
+    start()
+    whole = start.predictions()
+    shutil.rmtree(start.out)
+    commit = shards.ShardWriter.commit
+
+    def full(_self: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(shards.ShardWriter, "commit", full)
+    with pytest.raises(OSError, match="No space left"):
+        start()
+    monkeypatch.setattr(shards.ShardWriter, "commit", commit)
+    assert start().ran == 11
+    assert start.predictions() == whole

@@ -122,7 +122,7 @@ def test_a_signal_commits_finished_batches(
     ) as process:
         while not (out / "plan.jsonl").exists():
             time.sleep(0.005)
-        time.sleep(0.3)
+        time.sleep(0.5)
         assert not list(out.glob("shards/*.jsonl"))
         process.send_signal(number)
         _, messages = process.communicate()

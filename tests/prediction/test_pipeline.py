@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
@@ -13,7 +14,9 @@ from numpy.typing import NDArray
 
 from segcli.config import PredictConfig
 from segcli.errors import ImageError, PredictionError
+from segcli.prediction import pipeline
 from segcli.prediction.pipeline import Source, map_ahead, reason, run_batches
+from segcli.prediction.profile import StageTimes
 
 
 def sources(n: int) -> list[Source]:
@@ -80,6 +83,110 @@ def test_look_ahead_is_bounded(fake: ModuleType) -> None:
         time.sleep(0.005)
         assert decoded <= done + 2 * 3 + 4 + 1
     assert decoded == done == 60
+
+
+@pytest.mark.parametrize("lanes", [1, 3])
+def test_lanes_change_nothing(
+    fake: ModuleType, monkeypatch: pytest.MonkeyPatch, lanes: int
+) -> None:
+    """Batches side by side come out in order, no more of them at once than there are lanes."""
+    together, most, lock = 0, 0, threading.Lock()
+    predict = fake.FakePredictor.predict
+
+    def watched(self: object, pictures: list[NDArray[np.uint8]]) -> object:
+        nonlocal together, most
+        with lock:
+            together += 1
+            most = max(most, together)
+        time.sleep(0.01 if pictures[0].shape[0] % 3 else 0.02)
+        with lock:
+            together -= 1
+        return predict(self, pictures)
+
+    monkeypatch.setattr(fake.FakePredictor, "predict", watched)
+    predictor = fake.FakePredictor(PredictConfig(batch_size=2))
+    predictor.lanes = lanes
+    pictures = sources(13)
+    batches = [pictures[i : i + 2] for i in range(0, 13, 2)]
+    results = list(run_batches(predictor, batches, read=read))
+    assert [[o.source for o in batch] for batch in results] == batches
+    assert most == lanes
+    for outcome in (o for batch in results for o in batch):
+        assert (outcome.instances is None) == (outcome.source.key == "3")
+
+
+@pytest.mark.parametrize("lanes", [1, 2])
+@pytest.mark.parametrize("stage", ["read", "prepare", "predict", "plan"])
+@pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit, ZeroDivisionError])
+def test_any_error_in_any_stage_ends_it(
+    fake: ModuleType,
+    monkeypatch: pytest.MonkeyPatch,
+    stage: str,
+    error: type[BaseException],
+    lanes: int,
+) -> None:
+    """Nothing hangs, no thread stays: a picture's own error is its row, every other one comes through."""
+    before = threading.active_count()
+    predictor = fake.FakePredictor(PredictConfig())
+    predictor.lanes = lanes
+
+    def fail(*_: object) -> None:
+        raise error
+
+    def plan() -> Iterator[list[Source]]:
+        yield from ([source] for source in sources(3))
+        if stage == "plan":
+            raise error
+        yield from ([source] for source in sources(3) * 10)
+
+    if stage in ("prepare", "predict"):
+        monkeypatch.setattr(predictor, stage, fail)
+    running = run_batches(predictor, plan(), read=fail if stage == "read" else read)
+    if error is ZeroDivisionError and stage in ("read", "prepare"):
+        outcomes = [o for batch in running for o in batch]
+        assert [o.error for o in outcomes] == ["ZeroDivisionError: ZeroDivisionError"] * 33
+    else:
+        with pytest.raises(error):
+            list(running)
+    assert threading.active_count() == before
+
+
+def test_large_pictures_are_prepared_one_at_a_time(
+    fake: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Beyond the limit no two pictures are in `prepare` together; all come out."""
+    monkeypatch.setattr(pipeline, "LARGE", 10)
+    together: list[int] = []
+    inside, lock = 0, threading.Lock()
+
+    def prepare(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        nonlocal inside
+        with lock:
+            inside += 1
+            together.append(inside)
+        time.sleep(0.005)
+        with lock:
+            inside -= 1
+        return image
+
+    predictor = fake.FakePredictor(PredictConfig())
+    monkeypatch.setattr(predictor, "prepare", prepare)
+    results = list(run_batches(predictor, ([s] for s in sources(9)), read=read))
+    assert len(results) == 9
+    assert together == [1] * 8  # picture 3 is broken
+
+
+def test_times_count_every_picture(fake: ModuleType) -> None:
+    """Each picture is decoded once, each good one prepared once, each batch with a good one predicted once."""
+    times = StageTimes()
+    predictor = fake.FakePredictor(PredictConfig(batch_size=2))
+    batches = [sources(2), [sources(4)[3]], sources(3), []]
+    assert len(list(run_batches(predictor, batches, read=read, times=times))) == 4
+    sums = times.sums()
+    calls = {name: sums[name].calls for name in ("decode", "prepare", "model")}
+    assert calls == {"decode": 6, "prepare": 5, "model": 2}
+    assert sums["model"].taken == 6
+    assert sums["model"].longest <= 6
 
 
 def test_leaving_early_stops_decoding(fake: ModuleType) -> None:

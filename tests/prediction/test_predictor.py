@@ -14,7 +14,8 @@ from segcli.categories import Categories
 from segcli.config import PredictConfig
 from segcli.device import resolve
 from segcli.errors import UsageError
-from segcli.prediction.predictor import Predictor, predictor_for
+from segcli.prediction.loading import predictor_for
+from segcli.prediction.predictor import Predictor
 
 CLASSES = Categories.from_names(["nut", "bolt", "gear"])
 
