@@ -6,6 +6,7 @@ import importlib.metadata
 import os
 import platform
 import statistics
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,15 +19,15 @@ from segcli.version import __version__
 _PACKAGES = ("torch", "torchvision", "triton")
 
 
-def describe_machine(device: torch.device) -> dict[str, Any]:
-    """Processor, GPU, threads and versions, for the table's head and the JSON."""
+def describe_machine(device: torch.device, also: Sequence[str] = ()) -> dict[str, Any]:
+    """Processor, GPU, threads and versions, those of the packages in `also` too, for the table's head and the JSON."""
     facts: dict[str, Any] = {
         "processor": _processor(),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "system": f"{platform.system()} {platform.machine()}",
         "interpreted": interpreting(),
-        "versions": {"segcli": __version__, "python": platform.python_version(), **_versions()},
+        "versions": {"segcli": __version__, "python": platform.python_version(), **_versions(also)},
     }
     if device.type == "cuda":
         properties = torch.cuda.get_device_properties(device)
@@ -50,9 +51,9 @@ def copy_speed(device: torch.device, clock: Clock, size: int) -> float:
     return 2 * size / (statistics.median(times) / 1e3)
 
 
-def _versions() -> dict[str, str]:
+def _versions(also: Sequence[str]) -> dict[str, str]:
     found = {}
-    for name in _PACKAGES:
+    for name in (*_PACKAGES, *also):
         try:
             found[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
