@@ -9,6 +9,7 @@ with its area. What is near enough to 0.5 for rounding to matter is decided by t
 from __future__ import annotations
 
 from dataclasses import dataclass
+from importlib.util import find_spec
 
 import torch
 from torch import Tensor
@@ -66,8 +67,8 @@ def paste_runs(
 ) -> RunLengths:
     """Resample each mask to the pixels of its picture, threshold it there, and encode it.
 
-    On a CUDA device everything up to the run lengths happens there (`paste_kernel`). On the CPU the memory needed
-    beside the result is some MB, whatever the picture's size.
+    On a CUDA device everything up to the run lengths happens there (`paste_kernel`), if there is Triton, which not
+    every platform has. On the CPU the memory needed beside the result is some MB, whatever the picture's size.
 
     Args:
         masks: (N, M, M), probabilities; taken as float32. A pixel whose value is NaN is not in the mask.
@@ -87,12 +88,13 @@ def paste_runs(
         raise ValueError(f"masks: shape {tuple(masks.shape)}, expected (N, M, M) with M ≥ 1")
     if boxes.shape != (len(masks), 4):
         raise ValueError(f"boxes: shape {tuple(boxes.shape)}, expected {(len(masks), 4)}")
-    device = masks.device if masks.is_cuda else torch.device("cpu")
+    on_device = masks.is_cuda and find_spec("triton") is not None
+    device = masks.device if on_device else torch.device("cpu")
     masks = masks.detach().to(device, torch.float32)
     boxes = boxes.detach().to(device, torch.float32)
     x, y = place(boxes, masks.shape[1], size, conventions.mask_paste)
-    if masks.is_cuda:
-        from segcli.models.paste_kernel import edges_on_device  # Triton is only for Linux
+    if on_device:
+        from segcli.models.paste_kernel import edges_on_device
 
         keys = edges_on_device(masks, x, y, size, conventions)
     else:
