@@ -14,7 +14,17 @@ import pytest
 pytest.importorskip("triton", reason="Triton is only for Linux")
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-STEPS = ["machine", "tests", "values", "limits", "predict", "paste", "bench", "launches", "training"]
+STEPS = [
+    "machine",
+    "tests",
+    "values",
+    "limits",
+    "predict",
+    "paste",
+    "bench",
+    "launches",
+    "training",
+]
 
 
 def gpu_check(
