@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from segcli.errors import UsageError
 from segcli.models.inference import Trunk, TrunkEngine
+from segcli.prediction import openvino_store as store
 from segcli.prediction.calibration import MOST_PICTURES, Calibration
 from segcli.prediction.openvino_engine import open_trunk
 from segcli.prediction.openvino_runtime import runtime
@@ -120,6 +123,11 @@ def make_trunk_engine(
     wanted, why = _wanted(request)
     if wanted == "torch":
         return EngineChoice(torch_engine(trunk), "torch", f"torch{why}", {"cpu_engine": "torch"})
+    remembered = _race_path(trunk, request.precision) if wanted == "auto" else None
+    winner = store.read(remembered) if remembered else None
+    if winner == b"torch":
+        line = "torch (faster than openvino when it was measured)"
+        return EngineChoice(torch_engine(trunk), "torch", line, {"cpu_engine": "torch"})
     calibration = _calibration(request)
     found = open_trunk(trunk, request.precision, calibration)
     resolved = {"cpu_engine": "openvino", "openvino": runtime().__version__}
@@ -127,13 +135,16 @@ def make_trunk_engine(
         resolved["calibration"] = calibration.record()
         why = f", int8 calibrated on {calibration.pictures} pictures"
     ours = EngineChoice(found, "openvino", f"openvino{why}", resolved)
-    if wanted == "openvino":
+    if winner == b"openvino":
+        return replace(ours, line="openvino (faster than torch when it was measured)")
+    if remembered is None:
         return ours
     picture = request.first(1)
     if not picture:
         return ours
     other = torch_engine(trunk)
     race = faster_engine({"torch": other, "openvino": found}, picture[0])
+    store.write(remembered, race.winner.encode())
     if race.winner == "openvino":
         return EngineChoice(found, "openvino", race.describe(), resolved)
     return EngineChoice(other, "torch", race.describe(), {"cpu_engine": "torch"})
@@ -150,6 +161,19 @@ def faster_engine(engines: Mapping[str, TrunkEngine], images: Tensor, calls: int
             engine(images)
             best[name] = min(best[name], time.perf_counter() - start)
     return Race({name: seconds / len(images) for name, seconds in best.items()})
+
+
+def _race_path(trunk: Trunk, precision: str) -> Path:
+    """Where it is remembered which engine is faster here: the same job, begun twice, shall give the same results."""
+    parts = {
+        "weights": store.fingerprint(trunk),
+        "precision": precision,
+        "threads": torch.get_num_threads(),
+        "processor": torch.backends.cpu.get_cpu_capability(),
+        "torch": torch.__version__,
+        "openvino": runtime().__version__,
+    }
+    return store.path_for("race", parts)
 
 
 def _wanted(request: EngineRequest) -> tuple[str, str]:

@@ -22,14 +22,18 @@ from segcli.version import __version__
 
 _SCHEMA = 1  # of what is converted and how it is arranged
 _MARK = b"segcli openvino\n"
-_KEPT = {"trunk": 8, "int8": 32}  # newest files of each kind; R50-FPN: 106 MB and 28 MB each
+_KEPT = {
+    "trunk": 8,
+    "int8": 32,
+    "race": 256,
+}  # newest files of each kind; R50-FPN: 106 MB and 28 MB each
 
 
 def path_for(kind: str, parts: Mapping[str, object]) -> Path:
     """Where the file of everything that is named in `parts` lies.
 
     Args:
-        kind: `trunk` or `int8`.
+        kind: `trunk`, `int8` or `race`.
         parts: plain values; our own version is added.
     """
     whole = {**parts, "segcli": __version__, "schema": _SCHEMA}

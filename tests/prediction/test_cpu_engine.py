@@ -145,6 +145,24 @@ def test_auto_takes_the_faster(
     assert (output is NOTHING) == (winner == "torch")
 
 
+@pytest.mark.parametrize("seconds", [0.0, 0.3])
+def test_the_winner_is_remembered(
+    present: None, monkeypatch: pytest.MonkeyPatch, seconds: float
+) -> None:
+    """The same job, begun again, runs on the same engine without a race: its results are the same bits."""
+    race = Race({"torch": 0.2, "openvino": seconds})
+    monkeypatch.setattr(cpu_engine, "faster_engine", lambda *_: race)
+    first = choose(first=pictures)
+    monkeypatch.setattr(cpu_engine, "faster_engine", None)
+    again = choose(first=pictures)
+
+    assert again.resolved == first.resolved
+    assert again.name == first.name
+    assert "when it was measured" in again.line
+    with pytest.raises(TypeError):  # another precision is another race
+        choose(precision="bf16", first=pictures)
+
+
 @pytest.mark.parametrize("name", ["torch", "openvino"])
 def test_a_job_that_goes_on_is_not_measured(
     present: None, monkeypatch: pytest.MonkeyPatch, name: str
