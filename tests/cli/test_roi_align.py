@@ -46,7 +46,9 @@ def test_which_one_runs_is_said_and_recorded(
     found = {}
     for backend, runs in (("auto", "gather"), ("gather", "gather"), ("torchvision", "torchvision")):
         out = tmp_path / backend
-        assert main([*job, "--roi-align", backend, "--output", str(out)]) == 0
+        assert (
+            main([*job, "--roi-align", backend, "--precision", "fp32", "--output", str(out)]) == 0
+        )
         assert f"RoIAlign: {runs} (" in capsys.readouterr().err
         settings = tomllib.loads((out / "config.toml").read_text())
         assert settings["resolved"]["roi_align"] == runs

@@ -202,10 +202,11 @@ def test_ctrl_c_while_the_last_rows_are_written(
 
     def interrupt() -> None:
         assert gate.reached.wait(20)
+        time.sleep(1)  # the main thread is within the exit by now, also on a busy machine …
         for _ in range(3):
             time.sleep(0.02)
             signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
-        time.sleep(0.02)
+        time.sleep(1)  # … and has taken all signals before it can leave it
         gate.open.set()
 
     interrupter = threading.Thread(target=interrupt)
