@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -193,32 +195,50 @@ def test_an_interrupt_commits_what_was_put(tmp_path: Path, error: type[BaseExcep
     assert written(tmp_path) == keys(range(3))
 
 
-def test_ctrl_c_while_the_last_rows_are_written(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """It is obeyed when they are written: OUT is not let go while a thread still writes there."""
+def test_ctrl_c_while_the_last_rows_are_written(tmp_path: Path) -> None:
+    """It is obeyed when they are written: OUT is not let go while a thread still writes there.
+
+    In a process of its own: a signal that came late would end this one.
+    """
+    script = (
+        "import importlib.util, sys\n"
+        f"spec = importlib.util.spec_from_file_location('rows', {__file__!r})\n"
+        "rows = importlib.util.module_from_spec(spec); sys.modules['rows'] = rows\n"
+        "spec.loader.exec_module(rows)\n"
+        f"rows.interrupted_at_the_end({str(tmp_path)!r})\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert written(tmp_path) == keys(range(3))
+
+
+def interrupted_at_the_end(folder: str) -> None:
+    """Write three batches, interrupted three times while they are waited for; Ctrl-C arrives afterwards."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     gate = Gate(writer.row_of)
-    monkeypatch.setattr(writer, "row_of", gate)
+    writer.row_of = gate  # type: ignore[assignment]
 
     def interrupt() -> None:
         assert gate.reached.wait(20)
-        time.sleep(1)  # the main thread is within the exit by now, also on a busy machine …
+        time.sleep(0.5)  # the main thread is within the exit by now
         for _ in range(3):
             time.sleep(0.02)
             signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
-        time.sleep(1)  # … and has taken all signals before it can leave it
+        time.sleep(0.5)
         gate.open.set()
 
-    interrupter = threading.Thread(target=interrupt)
-    rows = RowWriter(tmp_path)
+    rows = RowWriter(Path(folder))
     rows.__enter__()
     for number in range(3):
         rows.put(batch(number))
+    interrupter = threading.Thread(target=interrupt)
     interrupter.start()
     with pytest.raises(KeyboardInterrupt):
         rows.__exit__(None, None, None)
     interrupter.join(20)
-    assert written(tmp_path) == keys(range(3))
+    assert written(Path(folder)) == keys(range(3))
 
 
 def test_an_error_while_interrupted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
