@@ -56,6 +56,8 @@ def _never(*_: object) -> None:
     pytest.fail("compiled again")
 
 
+# torch 2.11 uses parts of its own that it has deprecated
+@pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning")
 @needs_compiler
 def test_compiled_once_for_all_sizes(
     model: zoo.LoadedModel,
