@@ -109,12 +109,13 @@ def main() -> int:
     parser.add_argument("source", type=Path, metavar="PICTURES")
     parser.add_argument("--model", required=True)
     parser.add_argument("--pictures", type=int, default=2000)
-    parser.add_argument("flags", nargs="*", help="further flags of `predict folder`, after --")
-    given = parser.parse_args()
+    words = sys.argv[1:]
+    cut = words.index("--") if "--" in words else len(words)
+    given, flags = parser.parse_args(words[:cut]), words[cut + 1 :]
     scratch = Path(tempfile.mkdtemp(prefix="segcli-bench-"))
     try:
         make_pictures(given.source, scratch / "pictures", given.pictures)
-        done = run(scratch / "pictures", given.model, scratch / "out", given.flags)
+        done = run(scratch / "pictures", given.model, scratch / "out", flags)
         return 0 if report(done, given.pictures) else 1
     finally:
         shutil.rmtree(scratch)
