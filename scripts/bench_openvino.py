@@ -123,7 +123,7 @@ def heads(net: MaskRCNN, which: str, rois: int) -> dict[str, Run]:
     for dtype, precision in ((torch.float32, "fp32"), (torch.bfloat16, "bf16")):
         head, given = made(net.roi_heads).eval(), pooled.to(dtype)
         to_type(head, dtype)
-        if can_pack():
+        if can_pack(dtype):
             pack(head)
         example = [torch.zeros(2, 256, side, side), *(label[:2] for label in labels)]
         ours = OpenVINOModule.of(made(net.roi_heads).eval(), example, precision)

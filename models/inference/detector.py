@@ -66,7 +66,7 @@ class Detector:
     def _settle(self, part: nn.Module) -> None:
         """Move to the device; on a CPU use oneDNN's own layouts where this torch has them."""
         part.to(self.device).eval()
-        if self.device.type == "cpu" and can_pack():
+        if self.device.type == "cpu" and can_pack(self.dtype):
             pack(part)
 
     @torch.inference_mode()

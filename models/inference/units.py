@@ -149,10 +149,15 @@ class LinearUnit(nn.Module):
         self.packed = True
 
 
-def can_pack() -> bool:
-    """Whether this torch has oneDNN's fused convolutions (Inductor's own building blocks on a CPU)."""
-    operators = getattr(torch.ops, "mkldnn", None)
-    return torch._C._has_mkldnn and hasattr(operators, "_convolution_pointwise")
+def can_pack(dtype: torch.dtype = torch.float32) -> bool:
+    """Whether oneDNN's fused convolutions (Inductor's own building blocks on a CPU) are in this torch and run here.
+
+    In bfloat16 they refuse processors without AVX512, which plain torch serves too, slowly.
+    """
+    operators = torch.ops.mkldnn
+    if not (torch._C._has_mkldnn and hasattr(operators, "_convolution_pointwise")):
+        return False
+    return dtype != torch.bfloat16 or bool(operators._is_mkldnn_bf16_supported())
 
 
 def pack(module: nn.Module) -> None:

@@ -11,7 +11,8 @@ from torchvision.models.detection.image_list import ImageList
 
 from segcli.models import ARCHITECTURES, Anchors, Detections, MaskRCNN, ModelSpec
 from segcli.models.conventions import TORCHVISION_V1_COCO
-from segcli.models.inference import Detector, Trunk
+from segcli.models.inference import Detector, Trunk, units
+from segcli.models.inference import detector as detector_module
 from segcli.preprocess import collate
 
 V1 = ModelSpec("mask-rcnn-r50-fpn", 90, Anchors(), TORCHVISION_V1_COCO)
@@ -166,6 +167,24 @@ def test_bfloat16(nano: MaskRCNN, backend: str) -> None:
         assert ours.boxes.dtype == ours.scores.dtype == ours.masks.dtype == torch.float32
         assert len(ours.boxes)
         assert abs(float(ours.scores[0] - theirs.scores[0])) < 0.05
+
+
+def test_bfloat16_on_a_processor_without_it(
+    nano: MaskRCNN, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """There oneDNN's fused convolutions refuse bfloat16; plain torch runs."""
+    images, sizes = _batch()
+    expected = Detector(nano, dtype=torch.bfloat16)(images, sizes, score=0.1, max_detections=5)
+    monkeypatch.setattr(units, "pack", _never)
+    monkeypatch.setattr(detector_module, "pack", _never)
+    monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: False)
+    found = Detector(nano, dtype=torch.bfloat16)(images, sizes, score=0.1, max_detections=5)
+    for ours, theirs in zip(found, expected, strict=True):
+        assert abs(float(ours.scores[0] - theirs.scores[0])) < 0.05
+
+
+def _never(_: object) -> None:
+    pytest.fail("packed")
 
 
 def test_another_engine_takes_the_trunks_place(r50: MaskRCNN) -> None:
