@@ -26,9 +26,7 @@ class Compute:
     @property
     def dtype(self) -> torch.dtype:
         """Of features and weights at inference."""
-        if self.precision == "int8":  # of the trunk alone
-            return torch.bfloat16 if cpu_has_bf16() else torch.float32
-        return torch.float32 if self.precision == "fp32" else torch.bfloat16
+        return dtype_of(self.precision)
 
     def autocast(self) -> contextlib.AbstractContextManager[object]:
         """bf16 for convolutions and matrix products where asked for; RoIs, boxes and NMS stay fp32."""
@@ -79,6 +77,13 @@ def resolve(device: str, precision: str, *, training: bool = False) -> Compute:
         native = cpu_has_bf16() if chosen.type == "cpu" else chosen.type == "cuda" and not training
         precision = "bf16" if native else "fp32"
     return Compute(chosen, precision)
+
+
+def dtype_of(precision: str) -> torch.dtype:
+    """Type of features, and of weights that are not in 8 bits, at inference."""
+    if precision == "int8":  # of the trunk alone
+        return torch.bfloat16 if cpu_has_bf16() else torch.float32
+    return torch.float32 if precision == "fp32" else torch.bfloat16
 
 
 def cpu_has_bf16() -> bool:

@@ -162,24 +162,22 @@ max_size_option = click.option(
 
 def compute_options(function: F) -> F:
     """--device, --precision, --roi-align, --min-size and --max-size."""
-    options = (max_size_option, min_size_option, roi_align_option, precision_option, device_option)
-    for option in options:
-        function = option(function)
-    return function
+    return _compute(function, precision_option)
 
 
 def exact_options(function: F) -> F:
     """As `compute_options`, with fp32 unless asked otherwise: for figures that are compared."""
-    options = (max_size_option, min_size_option, roi_align_option, _exact_option, device_option)
-    for option in options:
-        function = option(function)
-    return function
+    return _compute(function, _exact_option)
 
 
 def inference_options(function: F) -> F:
     """As `compute_options`, with int8, --compile and --cpu-engine."""
-    options = (max_size_option, min_size_option, roi_align_option, *_engine_options, _int8_option)
-    for option in (*options, device_option):
+    return _compute(function, *_engine_options, _int8_option)
+
+
+def _compute(function: F, *own: Any) -> F:
+    options = (max_size_option, min_size_option, roi_align_option, *own, device_option)
+    for option in options:
         function = option(function)
     return function
 

@@ -19,7 +19,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from segcli.device import cpu_has_bf16
+from segcli.device import dtype_of
 from segcli.models.inference import Trunk, TrunkOutput
 from segcli.prediction import openvino_store as store
 from segcli.prediction.calibration import Calibration, quantised
@@ -142,13 +142,6 @@ class OpenVINOTrunk(_Runner):
                 f"pictures: expected float32 (N, 3, H, W), found {images.dtype} {shape}"
             )
         return Trunk.grouped(self.run(images))
-
-
-def dtype_of(precision: str) -> torch.dtype:
-    """Type of features and of what is not in 8 bits."""
-    if precision == "int8":
-        return torch.bfloat16 if cpu_has_bf16() else torch.float32
-    return torch.bfloat16 if precision == "bf16" else torch.float32
 
 
 def open_trunk(

@@ -13,6 +13,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from segcli.device import dtype_of
 from segcli.errors import PredictionError, UsageError
 from segcli.models import MaskRCNN, ModelSpec
 from segcli.models.architectures import ARCHITECTURES
@@ -22,7 +23,7 @@ from segcli.models.inference.units import pack
 from segcli.models.spec import Anchors
 from segcli.prediction import openvino_store as store
 from segcli.prediction.calibration import Calibration, digest
-from segcli.prediction.openvino_engine import OpenVINOModule, converted, dtype_of, open_trunk
+from segcli.prediction.openvino_engine import OpenVINOModule, converted, open_trunk
 
 pytest.importorskip("openvino", reason="openvino is not installed")
 pytest.importorskip("nncf", reason="nncf is not installed")
