@@ -6,8 +6,9 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from segcli.models.conventions import OWN, Conventions, Preprocess
+from segcli.models.presets import TORCHVISION_V2
 
-Norm = Literal["frozen_batch", "group"]
+Norm = Literal["frozen_batch", "batch", "group"]
 
 
 @dataclass(frozen=True)
@@ -34,13 +35,15 @@ class Architecture:
     Attributes:
         name: as given to `--model`; never holds a `/`.
         summary: one line.
-        backbone: `resnet50` (torchvision's) or `nano` (ours).
+        backbone: a row of `segcli.models.backbones`: torchvision's ResNets, ResNeXts and MobileNet, or `nano` (ours).
         fpn_channels: of P2 … P6.
         box_channels: of the two fully connected layers of the box head.
         mask_channels: of the four convolutions of the mask head.
-        norm: `frozen_batch` (batch norm with the statistics of pre-training, backbone only) or `group` (group norm
-            in backbone, pyramid and mask head: random weights learn faster with it, see He et al. 2018, "Rethinking
-            ImageNet pre-training", section 3.1, and pictures of unlike kinds do not share statistics).
+        norm: `frozen_batch` (batch norm with the statistics and factors of pre-training, backbone only), `batch`
+            (batch norm in backbone, pyramid, box and mask head, with the statistics of pre-training and factors that
+            learn), or `group` (group norm in backbone, pyramid and mask head: random weights learn faster with it, see
+            He et al. 2018, "Rethinking ImageNet pre-training", section 3.1, and pictures of unlike kinds do not share
+            statistics).
         rpn_foreground_iou: anchors that overlap an object by this much are examples of objects; small objects
             between two anchor sizes never reach the usual 0.7.
         proposals: RPN proposals kept per picture (training, testing).
@@ -50,6 +53,8 @@ class Architecture:
         anchors_from_data: training chooses anchors from the dataset's boxes.
         conventions: what new weights use.
         recipe: how to train it.
+        rpn_convolutions: 3×3 convolutions of the RPN head before its predictors.
+        box_convolutions: 3×3 convolutions of the box head; with some, one fully connected layer follows, else two.
     """
 
     name: str
@@ -66,8 +71,11 @@ class Architecture:
     anchors_from_data: bool
     conventions: Conventions
     recipe: Recipe
+    rpn_convolutions: int = 1
+    box_convolutions: int = 0
 
 
+_FINE_TUNING = Recipe(batch_size=2, optimizer="sgd", lr=0.0025, weight_decay=1e-4)
 R50_FPN = Architecture(
     name="mask-rcnn-r50-fpn",
     summary="ResNet-50, FPN: torchvision's maskrcnn_resnet50_fpn",
@@ -82,7 +90,16 @@ R50_FPN = Architecture(
     mask_rois_per_image=None,
     anchors_from_data=False,
     conventions=Conventions(),
-    recipe=Recipe(batch_size=2, optimizer="sgd", lr=0.0025, weight_decay=1e-4),
+    recipe=_FINE_TUNING,
+)
+R50_FPN_V2 = replace(
+    R50_FPN,
+    name="mask-rcnn-r50-fpn-v2",
+    summary="ResNet-50, batch norm in FPN and heads, deeper heads: torchvision's maskrcnn_resnet50_fpn_v2",
+    norm="batch",
+    conventions=TORCHVISION_V2,
+    rpn_convolutions=2,
+    box_convolutions=4,
 )
 NANO = Architecture(
     name="mask-rcnn-nano",
@@ -100,4 +117,49 @@ NANO = Architecture(
     conventions=replace(OWN, preprocess=Preprocess(min_size=320, max_size=640)),
     recipe=Recipe(batch_size=8, optimizer="adamw", lr=0.001, weight_decay=0.05),
 )
-ARCHITECTURES: dict[str, Architecture] = {a.name: a for a in (R50_FPN, NANO)}
+MOBILENET_V3 = replace(
+    NANO,
+    name="mask-rcnn-mobilenet-v3-fpn",
+    summary="MobileNet-V3-large, FPN of 128 channels on strides 4 to 32; learns from random weights",
+    backbone="mobilenet_v3_large",
+    fpn_channels=128,
+    box_channels=512,
+    mask_channels=128,
+    proposals=(1000, 1000),
+    rois_per_image=256,
+    mask_rois_per_image=32,
+    conventions=replace(OWN, preprocess=Preprocess(min_size=480, max_size=800)),
+    recipe=Recipe(batch_size=4, optimizer="adamw", lr=0.0005, weight_decay=0.05),
+)
+
+
+def _residual(
+    short: str, backbone: str, summary: str, recipe: Recipe = _FINE_TUNING
+) -> Architecture:
+    return replace(
+        R50_FPN, name=f"mask-rcnn-{short}-fpn", backbone=backbone, summary=summary, recipe=recipe
+    )
+
+
+# of the deep ones a picture's features fill 8 GB and more in training, so one per step, and half the rate (Goyal et
+# al. 2017, "Accurate, Large Minibatch SGD", section 2.1)
+_ONE_BY_ONE = replace(_FINE_TUNING, batch_size=1, lr=_FINE_TUNING.lr / 2)
+ARCHITECTURES: dict[str, Architecture] = {
+    row.name: row
+    for row in (
+        R50_FPN,
+        NANO,
+        _residual("r18", "resnet18", "ResNet-18, FPN"),
+        _residual("r34", "resnet34", "ResNet-34, FPN"),
+        _residual("r101", "resnet101", "ResNet-101, FPN"),
+        _residual("x101-32x4d", "resnext101_32x4d", "ResNeXt-101 of 32 groups of 4, FPN"),
+        _residual(
+            "x101-32x8d", "resnext101_32x8d", "ResNeXt-101 of 32 groups of 8, FPN", _ONE_BY_ONE
+        ),
+        _residual(
+            "x101-64x4d", "resnext101_64x4d", "ResNeXt-101 of 64 groups of 4, FPN", _ONE_BY_ONE
+        ),
+        MOBILENET_V3,
+        R50_FPN_V2,
+    )
+}

@@ -3,14 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torchvision.models import mobilenet_v3_large
 from torchvision.models.detection.backbone_utils import BackboneWithFPN
-from torchvision.models.resnet import BasicBlock, resnet50
+from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
 from torchvision.ops.misc import FrozenBatchNorm2d
 
 from segcli.models.architectures import Architecture
+from segcli.models.conventions import Numerics
 
+MakeNorm = Callable[[int], nn.Module]
+# block, blocks per stage, groups of the 3×3 convolutions, their width per group (torchvision/models/resnet.py)
+_RESNETS: dict[str, tuple[type[nn.Module], tuple[int, int, int, int], int, int]] = {
+    "resnet18": (BasicBlock, (2, 2, 2, 2), 1, 64),
+    "resnet34": (BasicBlock, (3, 4, 6, 3), 1, 64),
+    "resnet50": (Bottleneck, (3, 4, 6, 3), 1, 64),
+    "resnet101": (Bottleneck, (3, 4, 23, 3), 1, 64),
+    "resnext101_32x4d": (Bottleneck, (3, 4, 23, 3), 32, 4),
+    "resnext101_32x8d": (Bottleneck, (3, 4, 23, 3), 32, 8),
+    "resnext101_64x4d": (Bottleneck, (3, 4, 23, 3), 64, 4),
+}
+_MOBILE_STAGES = {"3": "0", "6": "1", "12": "2", "16": "3"}  # the last of strides 4, 8, 16, 32
+_MOBILE_CHANNELS = [24, 40, 112, 960]
 _STAGES = {"layer1": "0", "layer2": "1", "layer3": "2", "layer4": "3"}
 _NANO_WIDTHS = (48, 96, 160, 256)
 _GROUPS = 8
@@ -53,21 +70,63 @@ def _stage(before: int, width: int, *, stride: int) -> nn.Sequential:
     return nn.Sequential(first, BasicBlock(width, width, norm_layer=group_norm))
 
 
-def build_backbone(architecture: Architecture) -> BackboneWithFPN:
+class FixedBatchNorm2d(FrozenBatchNorm2d):  # type: ignore[misc]  # torchvision has no types
+    """torchvision's frozen batch norm by torch's own operator, as detectron2 and mmdetection run theirs.
+
+    torchvision's is x · scale + bias; the last bits differ.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, C, H, W), the same shape."""
+        return F.batch_norm(
+            x, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps
+        )
+
+
+def build_backbone(architecture: Architecture, numerics: Numerics) -> BackboneWithFPN:
     """The backbone of `architecture` with its pyramid P2 … P6, random weights."""
-    if architecture.backbone == "resnet50":
-        body: nn.Module = resnet50(weights=None, norm_layer=FrozenBatchNorm2d)
-        channels = [256, 512, 1024, 2048]
+    norm = _body_norm(architecture, numerics)
+    stages = _STAGES
+    if architecture.backbone in _RESNETS:
+        block, blocks, groups, width = _RESNETS[architecture.backbone]
+        body: Any = ResNet(
+            block, list(blocks), groups=groups, width_per_group=width, norm_layer=norm
+        )
+        channels = [64 * 2**i * body.layer1[0].expansion for i in range(4)]
+        if numerics.stride_in_1x1:
+            _stride_first(body)
+    elif architecture.backbone == "mobilenet_v3_large":
+        body = mobilenet_v3_large(norm_layer=norm).features
+        stages, channels = _MOBILE_STAGES, _MOBILE_CHANNELS
     else:
         body = NanoBody()
         channels = list(_NANO_WIDTHS)
-    norm = head_norm(architecture)
-    return BackboneWithFPN(body, _STAGES, channels, architecture.fpn_channels, norm_layer=norm)
+    pyramid_norm = head_norm(architecture)
+    return BackboneWithFPN(
+        body, stages, channels, architecture.fpn_channels, norm_layer=pyramid_norm
+    )
 
 
-def head_norm(architecture: Architecture) -> Callable[[int], nn.Module] | None:
-    """The norm of pyramid and mask head; None where they have none."""
-    return group_norm if architecture.norm == "group" else None
+def _stride_first(body: nn.Module) -> None:
+    """Bottlenecks as in He et al. 2015 (MSRA's weights): the first 1×1 convolution halves resolution, not the 3×3."""
+    for block in body.modules():
+        if isinstance(block, Bottleneck):
+            block.conv1.stride, block.conv2.stride = block.conv2.stride, block.conv1.stride
+
+
+def _body_norm(architecture: Architecture, numerics: Numerics) -> MakeNorm:
+    if architecture.norm == "batch":
+        return nn.BatchNorm2d
+    if architecture.norm == "group":
+        return group_norm
+    frozen: MakeNorm = FixedBatchNorm2d if numerics.bn_form == "batch_norm" else FrozenBatchNorm2d
+    return frozen
+
+
+def head_norm(architecture: Architecture) -> MakeNorm | None:
+    """The norm of pyramid and heads; None where they have none."""
+    norms: dict[str, MakeNorm] = {"group": group_norm, "batch": nn.BatchNorm2d}
+    return norms.get(architecture.norm)
 
 
 def group_norm(channels: int) -> nn.Module:

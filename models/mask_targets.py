@@ -34,13 +34,15 @@ def mask_targets(
     """
     if len(rois) == 0:
         return rois.new_zeros((0, size, size))
-    used, row = torch.unique(matched, return_inverse=True)
     owner = boxes[matched]
+    row = torch.arange(len(rois), device=rois.device)
     extent = (owner[:, 2:] - owner[:, :2]).clamp(min=1e-3)
     shift = 0.0 if aligned else 0.5
     low = (rois[:, :2] + shift - owner[:, :2]) / extent * PATCH + RIM
     high = (rois[:, 2:] + shift - owner[:, :2]) / extent * PATCH + RIM
     table = torch.cat((row[:, None].to(low), low, high), dim=1)
-    planes = patches[used][:, None].float() / 255.0
+    planes = (
+        patches[matched][:, None].float() / 255.0
+    )  # those of the RoIs alone, not of all objects
     sampled: Tensor = torchvision_roi_align(planes, table, (size, size), 1.0, 2, True)
     return sampled[:, 0]

@@ -53,7 +53,7 @@ class PyramidRoIAlign(MultiScaleRoIAlign):  # type: ignore[misc]  # torchvision 
             (ΣR_i, C, size, size).
         """
         del image_shapes
-        return self._pool(x, [boxes], [self.output_size])[0]
+        return self._pool([x[name] for name in _LEVELS], [_rois(boxes)], [self.output_size])[0]
 
     def lay_out(self, x: dict[str, Tensor]) -> dict[str, Tensor]:
         """The pyramid in the layout that the backend reads, so that a second pooling need not change it again."""
@@ -64,19 +64,15 @@ class PyramidRoIAlign(MultiScaleRoIAlign):  # type: ignore[misc]  # torchvision 
             name: level.contiguous(memory_format=torch.channels_last) for name, level in x.items()
         }
 
-    def forward_with(
-        self,
-        other: PyramidRoIAlign,
-        x: dict[str, Tensor],
-        boxes: list[Tensor],
-        others: list[Tensor],
+    def pool_tables(
+        self, other: PyramidRoIAlign, levels: list[Tensor], rois: Tensor, others: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Pool `boxes` to this size and `others` to the other pooler's, with one gradient buffer for both.
+        """Pool `rois` to this size and `others` to the other pooler's, with one gradient buffer for both.
 
         Args:
             other: a pooler that differs from this one in `output_size` only.
-            x: as in `forward`.
-            boxes: as in `forward`.
+            levels: P2 … P5, each (N, C, H, W).
+            rois: float32 (R, 5), see `roi_align`.
             others: likewise, what `other` pools.
 
         Raises:
@@ -85,16 +81,15 @@ class PyramidRoIAlign(MultiScaleRoIAlign):  # type: ignore[misc]  # torchvision 
         mine_of = (self.numerics, self.backend, self.deterministic)
         if mine_of != (other.numerics, other.backend, other.deterministic):
             raise ValueError("two poolers that pool together differ in more than their output size")
-        sizes = [self.output_size, other.output_size]
-        mine, its = self._pool(x, [boxes, others], sizes)
+        mine, its = self._pool(levels, [rois, others], [self.output_size, other.output_size])
         return mine, its
 
     def _pool(
-        self, x: dict[str, Tensor], boxes: list[list[Tensor]], sizes: list[tuple[int, int]]
+        self, levels: list[Tensor], rois: list[Tensor], sizes: list[tuple[int, int]]
     ) -> list[Tensor]:
         return roi_align_pyramid_shared(
-            [x[name] for name in _LEVELS],
-            [_rois(per_picture) for per_picture in boxes],
+            levels,
+            rois,
             sizes,
             _SCALES,
             level_rule=self.numerics.level_rule,

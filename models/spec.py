@@ -30,7 +30,7 @@ class ModelSpec:
 
     Attributes:
         architecture: a name in `ARCHITECTURES`.
-        classes: foreground slots of the heads; class k of the user is row k + 1, row 0 is background.
+        classes: foreground slots of the heads; their rows are those of `conventions.numerics.class_layout`.
         anchors: of the region proposal network.
         conventions: numeric choices.
     """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +20,14 @@ TrunkEngine = Callable[[Tensor], TrunkOutput]
 """Normalised pictures float32 (N, 3, H, W) to what the trunk finds."""
 MakeEngine = Callable[[Trunk, Callable[[Trunk], TrunkEngine]], TrunkEngine]
 """Makes the engine of a trunk in plain torch and float32; the second argument makes torch's own of it."""
+
+
+Stage = Callable[[str, int], AbstractContextManager[object]]
+"""Measures a step."""
+
+
+def _untimed(_name: str, _pictures: int) -> AbstractContextManager[object]:
+    return nullcontext()
 
 
 class Detector:
@@ -71,7 +80,13 @@ class Detector:
 
     @torch.inference_mode()
     def __call__(
-        self, images: Tensor, sizes: list[tuple[int, int]], *, score: float, max_detections: int
+        self,
+        images: Tensor,
+        sizes: list[tuple[int, int]],
+        *,
+        score: float,
+        max_detections: int,
+        stage: Stage = _untimed,
     ) -> list[Detections]:
         """Objects of each picture, best score first.
 
@@ -80,11 +95,16 @@ class Detector:
             sizes: per picture, (h, w) of its valid area.
             score: lowest score kept, exclusive.
             max_detections: most objects per picture.
+            stage: a context for each step, told its name and the number of pictures.
         """
-        found = self.run_trunk(images)
-        proposals = self.propose(found, (images.shape[2], images.shape[3]), sizes)
-        boxes = self.boxes(found, proposals, sizes, score=score, max_detections=max_detections)
-        masks = self.masks(found, [b for b, _, _ in boxes], [k for _, _, k in boxes])
+        with stage("trunk", len(sizes)):
+            found = self.run_trunk(images)
+        with stage("proposals", len(sizes)):
+            proposals = self.propose(found, (images.shape[2], images.shape[3]), sizes)
+        with stage("box head", len(sizes)):
+            boxes = self.boxes(found, proposals, sizes, score=score, max_detections=max_detections)
+        with stage("mask head", len(sizes)):
+            masks = self.masks(found, [b for b, _, _ in boxes], [k for _, _, k in boxes])
         return [Detections(b, s, k - 1, m) for (b, s, k), m in zip(boxes, masks, strict=True)]
 
     @torch.inference_mode()

@@ -1,25 +1,24 @@
-"""Box and mask head at inference: torchvision's arithmetic, with the work left out that no detection needs."""
+"""Box and mask head at inference: the network's arithmetic, with the work left out that no detection needs."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
-from torchvision.models.detection.roi_heads import RoIHeads
-from torchvision.ops import boxes as box_ops
-from torchvision.ops import nms
+from torchvision.models.detection.faster_rcnn import FastRCNNConvFCHead, TwoMLPHead
 
-from segcli.models.inference.trunk import unit_of
-from segcli.models.inference.units import LinearUnit
+from segcli.models.boxes import nms_by_class
+from segcli.models.inference.bodies import unit_of
+from segcli.models.inference.units import ConvUnit, LinearUnit
+from segcli.models.postprocess import Found, select_detections
+from segcli.models.roi_heads import RoIHeads
 
-_SMALLEST = 1e-2  # pixels; torchvision's `postprocess_detections`
+__all__ = ["BoxHead", "BoxSelector", "Found", "MaskHead", "in_chunks", "nms_by_class"]
+
 _MASKS_AT_ONCE = 128  # bounds memory where pictures have hundreds of objects
-
-Found = tuple[Tensor, Tensor, Tensor]
 
 
 class BoxHead(nn.Module):
-    """Two fully connected layers, class scores and box deltas.
+    """Fully connected layers, class scores and box deltas; in some networks convolutions before them.
 
     Args:
         heads: weights are copied.
@@ -27,13 +26,16 @@ class BoxHead(nn.Module):
 
     def __init__(self, heads: RoIHeads) -> None:
         super().__init__()
-        first, channels = heads.box_head.fc6, heads.mask_head[0][0].in_channels
+        convolutions, linear = _parts_of(heads.box_head)
+        self.convolutions = nn.Sequential(*convolutions)
+        first, channels = linear[0], heads.mask_head[0][0].in_channels
         side = round((first.in_features // channels) ** 0.5)
         # pooled features lie channels last: with the weights' columns in that order, flattening them copies nothing
         weight = first.weight.detach().view(-1, channels, side, side).permute(0, 2, 3, 1)
-        self.first = LinearUnit(weight.reshape(len(weight), -1), first.bias, relu=True)
-        second = heads.box_head.fc7
-        self.second = LinearUnit(second.weight, second.bias, relu=True)
+        self.linear = nn.Sequential(
+            LinearUnit(weight.reshape(len(weight), -1), first.bias, relu=True),
+            *(LinearUnit(layer.weight, layer.bias, relu=True) for layer in linear[1:]),
+        )
         both = (heads.box_predictor.cls_score, heads.box_predictor.bbox_pred)
         self.classes = both[0].out_features
         self.last = LinearUnit(
@@ -41,10 +43,20 @@ class BoxHead(nn.Module):
         )
 
     def forward(self, pooled: Tensor) -> tuple[Tensor, Tensor]:
-        """Pooled features (R, C, s, s) to float32 class logits (R, K + 1) and deltas (R, (K + 1) · 4)."""
-        rows = pooled.permute(0, 2, 3, 1).reshape(len(pooled), -1)
-        found = self.last(self.second(self.first(rows))).float()
+        """Pooled features (R, C, s, s) to float32 class logits (R, K + 1) and deltas (R, 4 · groups)."""
+        rows = self.convolutions(pooled).permute(0, 2, 3, 1).flatten(1)
+        found = self.last(self.linear(rows)).float()
         return found[:, : self.classes], found[:, self.classes :]
+
+
+def _parts_of(head: nn.Module) -> tuple[list[ConvUnit], list[nn.Linear]]:
+    """Convolutions and fully connected layers of torchvision's box heads; all end in a ReLU."""
+    if isinstance(head, TwoMLPHead):
+        return [], [head.fc6, head.fc7]
+    if isinstance(head, FastRCNNConvFCHead):
+        blocks = [unit_of(part) for part in head if isinstance(part, nn.Sequential)]
+        return blocks, [part for part in head if isinstance(part, nn.Linear)]
+    raise TypeError(f"expected a box head of torchvision's, found {type(head).__name__}")
 
 
 class MaskHead(nn.Module):
@@ -65,6 +77,7 @@ class MaskHead(nn.Module):
         self.up = LinearUnit(weight, up.bias.detach().repeat(4), relu=True)
         self.logit_weight = nn.Parameter(logits.weight.detach()[:, :, 0, 0].clone(), False)
         self.logit_bias = nn.Parameter(logits.bias.detach().clone(), False)
+        self._layout = heads.rules.numerics.class_layout
 
     def forward(self, pooled: Tensor, labels: Tensor) -> Tensor:
         """Probability of each RoI's own class.
@@ -79,25 +92,23 @@ class MaskHead(nn.Module):
         R, _, side, _ = pooled.shape
         cells = self.convolutions(pooled).permute(0, 2, 3, 1).reshape(R * side * side, -1)
         values = self.up(cells).view(R, side * side * 4, -1)
-        weight = self.logit_weight[labels].to(values.dtype)
+        own = self._layout.mask_row(labels - 1)
+        weight = self.logit_weight[own].to(values.dtype)
         logits = torch.bmm(values, weight[:, :, None])[:, :, 0].float()
-        logits = logits + self.logit_bias[labels].float()[:, None]
+        logits = logits + self.logit_bias[own].float()[:, None]
         spread = logits.view(R, side, side, 2, 2).permute(0, 1, 3, 2, 4)
         return torch.sigmoid(spread.reshape(R, 2 * side, 2 * side))
 
 
 class BoxSelector:
-    """From logits and deltas to detections: torchvision's `postprocess_detections`.
-
-    That decodes a box per proposal and class; here only those whose score counts.
+    """From logits and deltas to detections, see `segcli.models.postprocess`.
 
     Args:
-        heads: box coder and thresholds are taken from it.
+        heads: conventions are taken from it.
     """
 
     def __init__(self, heads: RoIHeads) -> None:
-        self._decode = heads.box_coder.decode_single
-        self._overlap = heads.nms_thresh
+        self._rules = heads.rules
 
     def __call__(
         self,
@@ -113,35 +124,15 @@ class BoxSelector:
 
         Args:
             logits: float32 (R, K + 1).
-            deltas: float32 (R, (K + 1) · 4).
+            deltas: float32 (R, 4 · groups).
             proposals: float32 (R, 4).
             size: (h, w) of the valid area.
             score: lowest score, exclusive.
             most: detections kept.
-
-        Returns:
-            Boxes float32 (D, 4), scores float32 (D,), labels int64 (D,) from 1; best first.
         """
-        scores = F.softmax(logits, -1)
-        rows, labels = torch.where(scores[:, 1:] > score)
-        labels = labels + 1
-        scores = scores[rows, labels]
-        own = deltas.view(len(deltas), logits.shape[1], 4)[rows, labels]
-        boxes = box_ops.clip_boxes_to_image(self._decode(own, proposals[rows]), size)
-        kept = torch.where((boxes[:, 2:] - boxes[:, :2] >= _SMALLEST).all(1))[0]
-        boxes, scores, labels = boxes[kept], scores[kept], labels[kept]
-        kept = nms_by_class(boxes, scores, labels, self._overlap)[:most]
-        return boxes[kept], scores[kept], labels[kept]
-
-
-def nms_by_class(boxes: Tensor, scores: Tensor, labels: Tensor, overlap: float) -> Tensor:
-    """Rows that are kept, best first; exact, where `batched_nms` shifts small sets by class and rounds."""
-    order = scores.sort(descending=True, stable=True)[1]
-    keep = torch.zeros_like(scores, dtype=torch.bool)
-    for label in torch.unique(labels):
-        rows = torch.where(labels == label)[0]
-        keep[rows[nms(boxes[rows], scores[rows], overlap)]] = True
-    return order[keep[order]]
+        return select_detections(
+            logits, deltas, proposals, size, self._rules, score=score, most=most
+        )
 
 
 def in_chunks(head: MaskHead, pooled: Tensor, labels: Tensor) -> Tensor:

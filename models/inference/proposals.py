@@ -1,15 +1,12 @@
-"""Region proposals at inference: torchvision's arithmetic, with only what is needed decoded."""
+"""Region proposals at inference: the network's own arithmetic, with only what is needed decoded."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torchvision.models.detection.image_list import ImageList
-from torchvision.models.detection.rpn import RegionProposalNetwork
-from torchvision.ops import boxes as box_ops
-from torchvision.ops import nms
 
 from segcli.models.inference.trunk import TrunkOutput
+from segcli.models.rpn import ProposalNetwork, best_anchors, select_proposals
 
 _KEPT_SHAPES = 64  # sets of anchors; one is 4 MB for an input of 800 × 1344
 
@@ -17,19 +14,20 @@ _KEPT_SHAPES = 64  # sets of anchors; one is 4 MB for an input of 800 × 1344
 class Proposer:
     """From objectness and deltas to proposals (Ren et al. 2015, section 3.3).
 
-    Gives what torchvision's `RegionProposalNetwork` gives. That decodes all of some 250,000 anchors and makes them anew
-    for every picture; here the best are taken first, and anchors are kept per input size.
+    Gives what the network's `ProposalNetwork` gives. That decodes all of some 250,000 anchors and makes them anew for
+    every picture; here the best are taken first, and anchors are kept per input size.
 
     Args:
-        rpn: anchors, box coder, counts and thresholds are taken from it.
+        rpn: anchors, box coder, counts, thresholds and conventions are taken from it.
     """
 
-    def __init__(self, rpn: RegionProposalNetwork) -> None:
+    def __init__(self, rpn: ProposalNetwork) -> None:
         self._anchor_generator = rpn.anchor_generator
         self._decode = rpn.box_coder.decode_single
+        self._numerics = rpn.numerics
         self._before = rpn._pre_nms_top_n["testing"]
         self._after = rpn._post_nms_top_n["testing"]
-        self._overlap, self._least, self._side = rpn.nms_thresh, rpn.score_thresh, rpn.min_size
+        self._overlap = rpn.nms_thresh
         self._anchors: dict[tuple[object, ...], list[Tensor]] = {}
 
     def __call__(
@@ -62,35 +60,27 @@ class Proposer:
         anchors: list[Tensor],
         size: tuple[int, int],
     ) -> Tensor:
-        boxes, scores, ends = [], [], [0]
-        for level, delta, anchor in zip(logits, deltas, anchors, strict=True):
-            best, rows = level.topk(min(self._before, len(level)))
-            decoded = self._decode(delta[rows], anchor[rows])
-            decoded = box_ops.clip_boxes_to_image(decoded, size)
-            score = torch.sigmoid(best)
-            wide = (decoded[:, 2:] - decoded[:, :2] >= self._side).all(1)
-            used = torch.where(wide & (score >= self._least))[0]
-            decoded, score = decoded[used], score[used]
-            kept = nms(decoded, score, self._overlap)
-            boxes.append(decoded[kept])
-            scores.append(score[kept])
-            ends.append(ends[-1] + len(kept))
-        # of equal scores the earlier level first, as a stable sort over all levels would have it
-        order = torch.cat(scores).sort(descending=True, stable=True)[1]
-        return torch.cat(boxes)[order[: self._after]]
+        parts = []
+        for number, (level, delta, anchor) in enumerate(zip(logits, deltas, anchors, strict=True)):
+            scores, rows = best_anchors(level, self._before, self._numerics)
+            boxes = self._decode(delta[rows], anchor[rows])
+            parts.append((boxes, scores, torch.full_like(rows, number)))
+        boxes, scores, levels = (torch.cat(part) for part in zip(*parts, strict=True))
+        limits = {"overlap": self._overlap, "most": self._after}
+        return select_proposals(boxes, scores, levels, size, self._numerics, **limits)[0]
 
     def _anchors_of(self, found: TrunkOutput, padded: tuple[int, int]) -> list[Tensor]:
         """Anchors per level, (cells · A, 4)."""
-        shapes = tuple(tuple(level.shape[-2:]) for level in found.logits)
-        key = (padded, shapes, found.logits[0].device)
-        if key not in self._anchors:
+        shapes = [(level.shape[2], level.shape[3]) for level in found.logits]
+        device = found.logits[0].device
+        key = (padded, *shapes, device)
+        anchors = self._anchors.get(key)
+        if anchors is None:
+            anchors = self._anchor_generator.per_level(padded, shapes, device)
             if len(self._anchors) >= _KEPT_SHAPES:
-                self._anchors.clear()
-            images = ImageList(found.logits[0].new_empty((1, 0, *padded)), [padded])
-            everything = self._anchor_generator(images, found.logits)[0]
-            counts = [level.shape[1] * level.shape[2] * level.shape[3] for level in found.logits]
-            self._anchors[key] = list(everything.split(counts))
-        return self._anchors[key]
+                self._anchors.clear()  # other threads keep what they took
+            self._anchors[key] = anchors
+        return anchors
 
 
 def _by_cell(level: Tensor, values: int) -> Tensor:

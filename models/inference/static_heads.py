@@ -7,11 +7,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from torchvision.models.detection.roi_heads import RoIHeads
 
 from segcli.models.inference.nms import suppress
 from segcli.models.inference.ranking import first_of, ranked, rows_at
 from segcli.models.inference.static_proposals import clipped, not_small
+from segcli.models.roi_heads import RoIHeads
 
 _SMALLEST = 1e-2  # pixels; torchvision's `postprocess_detections`
 CANDIDATES = 2048
@@ -50,7 +50,7 @@ class StaticSelector:
     """
 
     def __init__(self, heads: RoIHeads, candidates: int = CANDIDATES) -> None:
-        self._decode = heads.box_coder.decode_single
+        self._decode = heads.rules.coder.decode_single
         self._overlap = heads.nms_thresh
         self._candidates = candidates
 

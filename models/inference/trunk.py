@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torchvision.models.resnet import BasicBlock, Bottleneck
 
+from segcli.models.inference.bodies import body_of, unit_of
 from segcli.models.inference.units import ConvUnit, to_type
 from segcli.models.mask_rcnn import MaskRCNN
 
@@ -38,7 +38,7 @@ class Trunk(nn.Module):
 
     def __init__(self, network: MaskRCNN) -> None:
         super().__init__()
-        self.body = _Body(network.backbone.body)
+        self.body = body_of(network.backbone.body)
         self.fpn = _Pyramid(network.backbone.fpn)
         self.head = _Head(network.rpn.head)
         self.dtype = torch.float32
@@ -61,63 +61,6 @@ class Trunk(nn.Module):
     def grouped(flat: tuple[Tensor, ...] | list[Tensor]) -> TrunkOutput:
         """The flat tuple by name."""
         return TrunkOutput(list(flat[:4]), list(flat[4:9]), list(flat[9:14]))
-
-
-class _Body(nn.Module):
-    """A ResNet's stages; C2 … C5."""
-
-    def __init__(self, body: Any) -> None:
-        super().__init__()
-        self.stem = _stem(body)
-        self.pool = body.maxpool if hasattr(body, "maxpool") else nn.Identity()
-        self.stages = nn.ModuleList(
-            nn.Sequential(*(_Block(block) for block in getattr(body, f"layer{i}")))
-            for i in range(1, 5)
-        )
-
-    def forward(self, x: Tensor) -> list[Tensor]:
-        x = self.pool(self.stem(x))
-        out = []
-        for stage in self.stages:
-            x = stage(x)
-            out.append(x)
-        return out
-
-
-def _stem(body: Any) -> nn.Sequential:
-    """The first convolutions: one (ResNet) or a sequence that ends in one (nano)."""
-    if isinstance(body.conv1, nn.Sequential):
-        first, norm, _, last = list[Any](body.conv1)
-        return nn.Sequential(ConvUnit(first, norm, relu=True), ConvUnit(last, body.bn1, relu=True))
-    return nn.Sequential(ConvUnit(body.conv1, body.bn1, relu=True))
-
-
-class _Block(nn.Module):
-    """A residual block (He et al. 2015, figure 5) of torchvision's kinds."""
-
-    def __init__(self, block: Any) -> None:
-        super().__init__()
-        if isinstance(block, Bottleneck):
-            first = [
-                ConvUnit(block.conv1, block.bn1, relu=True),
-                ConvUnit(block.conv2, block.bn2, relu=True),
-            ]
-            self.last = ConvUnit(block.conv3, block.bn3, relu=True)
-        elif isinstance(block, BasicBlock):
-            first = [ConvUnit(block.conv1, block.bn1, relu=True)]
-            self.last = ConvUnit(block.conv2, block.bn2, relu=True)
-        else:
-            raise TypeError(f"expected a residual block, found {type(block).__name__}")
-        self.first = nn.Sequential(*first)
-        self.shortcut = None if block.downsample is None else ConvUnit(*block.downsample)
-
-    def forward(self, x: Tensor) -> Tensor:
-        inner = self.first(x)
-        if self.shortcut is None:
-            out: Tensor = self.last(inner, x)
-        else:
-            out = self.last(inner, self.shortcut(x))
-        return out
 
 
 class _Pyramid(nn.Module):
@@ -150,13 +93,3 @@ class _Head(nn.Module):
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         x = self.conv(x)
         return self.logits(x).float(), self.deltas(x).float()
-
-
-def unit_of(block: Any) -> ConvUnit:
-    """One unit of a `Conv2dNormActivation` of torchvision (convolution, maybe a norm, maybe a ReLU)."""
-    parts = list(block)
-    relu = isinstance(parts[-1], nn.ReLU)
-    if relu:
-        parts.pop()
-    convolution, *norm = parts
-    return ConvUnit(convolution, norm[0] if norm else None, relu=relu)

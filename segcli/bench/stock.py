@@ -120,7 +120,10 @@ def _refuse_others(spec: ModelSpec, source: str) -> None:
             f"{source}: {spec.architecture} has no stock form; give weights of mask-rcnn-r50-fpn"
         )
     numerics, after = spec.conventions.numerics, spec.conventions.postprocess
-    plain = Numerics(bn_eps=numerics.bn_eps), Postprocess(after.nms_iou, after.max_detections)
+    plain = (
+        Numerics(bn_eps=numerics.bn_eps, nms_mode=numerics.nms_mode),  # modes differ by rounding
+        Postprocess(nms_iou=after.nms_iou, max_detections=after.max_detections),
+    )
     if (numerics, after) != plain:
         raise UsageError(
             f"{source}: its conventions are not torchvision's, found {numerics} {after}, expected "

@@ -1,31 +1,18 @@
-"""Checkpoint files: ours there and back, torchvision's, damaged and malicious ones."""
+"""Our own checkpoint files: there and back, damaged ones, and those that are not ours."""
 
 from __future__ import annotations
 
-import os
-import pickle
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import save_file
 
 from segcli.models import Anchors, Conventions, ModelSpec
-from segcli.models.checkpoints import own, torchvision
+from segcli.models.checkpoints import own
 
 SPEC = ModelSpec("mask-rcnn-nano", 2, Anchors(), Conventions())
 INFO = {"categories": [{"id": 1, "name": "nut"}, {"id": 2, "name": "Schraube ß"}]}
-
-
-class Malicious:
-    """Runs a command when it is unpickled."""
-
-    def __init__(self, target: Path) -> None:
-        self.target = target
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return os.system, (f"touch {self.target}",)
 
 
 def test_own_checkpoints_come_back_as_they_were(tmp_path: Path) -> None:
@@ -83,30 +70,3 @@ def test_safetensors_that_are_not_ours(
     save_file({"a": torch.zeros(2)}, path, metadata=metadata)
     with pytest.raises(ValueError, match=message):
         own.read(path)
-
-
-def test_malicious_pth_is_refused_and_nothing_runs(tmp_path: Path) -> None:
-    """In PyTorch's container and as a bare pickle."""
-    target = tmp_path / "was_here"
-    torch.save({"model": Malicious(target)}, tmp_path / "a.pth")
-    (tmp_path / "b.pth").write_bytes(pickle.dumps({"model": Malicious(target)}, protocol=2))
-    for name in ("a.pth", "b.pth"):
-        with pytest.raises(ValueError, match="refused: holds more than tensors"):
-            torchvision.read_state_dict(tmp_path / name)
-    assert not target.exists()
-
-
-@pytest.mark.parametrize("content", [b"", b"PK\x03\x04 cut", b"text"], ids=["empty", "zip", "text"])
-def test_damaged_pth(content: bytes, tmp_path: Path) -> None:
-    """One line, no traceback of torch's."""
-    path = tmp_path / "x.pth"
-    path.write_bytes(content)
-    with pytest.raises(ValueError, match=r"no readable PyTorch file|refused"):
-        torchvision.read_state_dict(path)
-
-
-def test_a_training_checkpoint_is_no_state_dict(tmp_path: Path) -> None:
-    """A dict of other things is refused by that name."""
-    torch.save({"epoch": 3, "model": {"a": torch.zeros(1)}}, tmp_path / "x.pth")
-    with pytest.raises(ValueError, match="not a bare state dict"):
-        torchvision.read_state_dict(tmp_path / "x.pth")

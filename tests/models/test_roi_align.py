@@ -224,6 +224,5 @@ def test_the_maximum_has_a_gradient_by_itself() -> None:
 def test_poolers_that_differ_do_not_pool_together() -> None:
     """Other numerics of the second would silently be the first's."""
     boxes, masks = PyramidRoIAlign(7, Numerics()), PyramidRoIAlign(14, Numerics(roi_aligned=True))
-    x = dict(zip("0123", _pyramid(), strict=True))
     with pytest.raises(ValueError, match="differ in more than their output size"):
-        boxes.forward_with(masks, x, [ROIS[:1, 1:]] * 2, [ROIS[:1, 1:]] * 2)
+        boxes.pool_tables(masks, _pyramid(), ROIS[:1], ROIS[:1])

@@ -8,7 +8,9 @@ import pytest
 import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
 from torchvision.models.detection import MaskRCNN as StockMaskRCNN
+from torchvision.models.detection._utils import BoxCoder
 
 from segcli.models import ARCHITECTURES, Anchors, Detections, MaskRCNN, ModelSpec
 from segcli.models.conventions import TORCHVISION_V1_COCO
@@ -153,6 +155,27 @@ def test_nothing_looks_into_a_tensor(dtype: torch.dtype) -> None:
     assert [tuple(t.shape) for t in found] == [
         (2, 20, 4), (2, 20), (2, 20), (2, 20, 28, 28), (2,), (2,),
     ]  # fmt: skip
+
+
+class NoHostToDevice(TorchDispatchMode):
+    """Fails where a tensor is made of Python's numbers: on a GPU that is a copy which waits, and ends a recording."""
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
+        assert func is not torch.ops.aten.lift_fresh.default, "a tensor of Python's numbers"
+        return func(*args, **(kwargs or {}))
+
+
+def test_no_tensor_is_made_of_numbers() -> None:
+    """As torchvision's own box coder makes one for every call; that the check finds it is checked too."""
+    coder = BoxCoder((10.0, 10.0, 5.0, 5.0))
+    with pytest.raises(AssertionError, match="Python's numbers"), NoHostToDevice():
+        coder.decode_single(torch.zeros(1, 4), torch.zeros(1, 4))
+    detector = StaticDetector(nano(), "cpu", score=0.05, max_detections=20)
+    sizes = torch.tensor(SIZES, dtype=torch.float32)
+    detector(pictures(), sizes)  # what is kept from call to call
+    images = pictures()
+    with NoHostToDevice():
+        detector(images, sizes)
 
 
 def test_bf16_is_near() -> None:

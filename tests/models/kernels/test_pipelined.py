@@ -7,13 +7,8 @@ import pytest
 import torch
 
 from segcli.models import ARCHITECTURES, Anchors, MaskRCNN, ModelSpec
-from segcli.models.inference.graphs import (
-    BufferedDetector,
-    Collected,
-    GraphedDetector,
-    Pipelined,
-    Shape,
-)
+from segcli.models.inference.graphs import BufferedDetector, GraphedDetector, Shape
+from segcli.models.inference.pipelined import Collected, Pipelined
 from segcli.models.inference.preprocess_kernel import layout, normalised_values, preprocess
 from segcli.models.inference.static import StaticDetections, StaticDetector
 from segcli.preprocess import collate, prepare
