@@ -22,7 +22,7 @@ import torch
 
 from segcli.errors import ModelError, SegcliError, UsageError
 from segcli.models import Anchors, ModelSpec
-from segcli.models.checkpoints import torchvision
+from segcli.models.checkpoints.families import identify
 from segcli.models.conventions import TORCHVISION_V1_COCO
 from segcli.zoo import COCO_91, LoadedModel, save_model
 
@@ -45,8 +45,14 @@ def make(fixtures: Path, name: str) -> LoadedModel:
         )
     state = {key: torch.from_numpy(array) for key, array in arrays.items()}
     classes = len(COCO_91)
-    if not torchvision.is_mask_rcnn(state) or torchvision.foreground_classes(state) != classes:
-        raise ModelError(f"{name}: not torchvision's Mask R-CNN R50-FPN with {classes} classes")
+    expected = f"{name}: not torchvision's Mask R-CNN R50-FPN with {classes} classes"
+    try:
+        found = identify(state)
+    except ValueError as error:
+        raise ModelError(f"{expected} ({error})") from error
+    wanted = ("torchvision", "mask-rcnn-r50-fpn", classes)
+    if (found.family, found.architecture, found.classes) != wanted:
+        raise ModelError(expected)
     spec = ModelSpec("mask-rcnn-r50-fpn", classes, Anchors(), TORCHVISION_V1_COCO)
     model = LoadedModel(spec, COCO_91, state, name, "", {"recipe": name, "digest": digest})
     model.build()  # weights that do not fit show here

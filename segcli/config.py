@@ -37,15 +37,29 @@ class TrainConfig:
         schedule: `cosine` or `step` (× 0.1 at 8/12 and 11/12 of the steps).
         warmup: steps of linear warm-up.
         clip: largest gradient norm; 0 = no clipping.
-        augment: names of augmentations (`flip`, `scale`).
+        accumulate: batches per step; their losses are averaged.
+        ema: decay of a moving average of the weights, which is then what is evaluated and saved; None = no average.
+        freeze: stages of the backbone that keep their weights, `0` to `5`, or `backbone` for all of it with its
+            pyramid; None = stem and first stage of pre-trained weights, nothing of random ones.
+        augment: names of augmentations, see `segcli.data.augment`.
+        repeat_threshold: share of the pictures below which a class is rare, and its pictures come up more often; 0 =
+            every picture once in an epoch.
+        max_instances: most objects of a picture in one step, drawn anew every time; None = all.
         eval_every: epochs between evaluations on the validation set.
+        patience: evaluations without a better mask AP after which training ends; None = it goes on to the end.
         max_dets: detections per picture in those evaluations.
+        save_every: seconds between checkpoints within an epoch; 0 = after every step.
+        max_bad_steps: steps in a row without a finite gradient after which training ends.
+        box_loss: of the box head: `smooth-l1` and `l1` on deltas (the RPN's too), `giou`, `diou` or `ciou` on boxes.
+        checkpointing: compute the backbone again in the backward pass: less memory, more time, the same weights.
+        tensorboard: write event files too.
         seed: of everything random.
         workers: processes that read pictures; None = the machine's cores less one, at most 4.
         min_size: shorter side fed to the network, pixels; None = the model's own.
         max_size: longest side fed to the network, pixels; None = the model's own.
         device: `auto`, `cpu`, `cuda`, `cuda:N` or `mps`.
         precision: `auto`, `fp32` or `bf16`.
+        conventions: a preset's name or a file that wins over what the weights' file says; None = what it says.
         crowd_as_instance: train on `iscrowd` annotations as on any other.
     """
 
@@ -60,15 +74,27 @@ class TrainConfig:
     schedule: str = "cosine"
     warmup: int = 100
     clip: float = 10.0
+    accumulate: int = 1
+    ema: float | None = None
+    freeze: str | None = None
     augment: tuple[str, ...] = ("flip", "scale")
+    repeat_threshold: float = 0.0
+    max_instances: int | None = None
     eval_every: int = 1
+    patience: int | None = None
     max_dets: int = 100
+    save_every: float = 300.0
+    max_bad_steps: int = 5
+    box_loss: str = "smooth-l1"
+    checkpointing: bool = False
+    tensorboard: bool = False
     seed: int = 0
     workers: int | None = None
     min_size: int | None = None
     max_size: int | None = None
     device: str = "auto"
     precision: str = "auto"
+    conventions: str | None = None
     crowd_as_instance: bool = False
 
 
@@ -86,7 +112,10 @@ class PredictConfig:
         max_size: longest side fed to the network, pixels; None = the model's own.
         device: `auto`, `cpu`, `cuda`, `cuda:N` or `mps`.
         precision: `auto`, `fp32`, `bf16` or `int8`.
-        compile: let Inductor compile the trunk; None = where the job is long enough to pay.
+        conventions: a preset's name or a file that wins over what the weights' file says; None = what it says.
+        compile: on a CPU let Inductor compile the trunk, None = where the job is long enough to pay; on a GPU run CUDA
+            graphs, None = where the model can.
+        decode: `auto`, `cpu` or `nvjpeg` (JPEGs on the GPU, whose pixels are others); auto is the CPU.
         cpu_engine: `auto`, `torch` or `openvino`: what runs the trunk on a CPU.
         allow_truncated: use what can be read of a truncated picture.
         max_pixels: larger pictures are refused before they are decoded.
@@ -105,8 +134,10 @@ class PredictConfig:
     max_size: int | None = None
     device: str = "auto"
     precision: str = "auto"
+    conventions: str | None = None
     compile: bool | None = None
     cpu_engine: str = "auto"
+    decode: str = "auto"
     allow_truncated: bool = False
     max_pixels: int = 300_000_000
     tile: int | None = None

@@ -39,17 +39,30 @@ def encode(spec: ModelSpec, info: dict[str, Any], state: dict[str, Tensor]) -> b
     return data
 
 
+def is_own(path: Path) -> bool:
+    """Whether a safetensors file has our record.
+
+    Raises:
+        ValueError: no readable safetensors file.
+    """
+    return _KEY in _metadata(path)
+
+
+def _metadata(path: Path) -> dict[str, str]:
+    try:
+        with safe_open(path, framework="pt") as file:
+            return dict(file.metadata() or {})
+    except (SafetensorError, OSError) as error:
+        raise ValueError(f"no readable safetensors file ({error})") from error
+
+
 def read_header(path: Path) -> tuple[ModelSpec, dict[str, Any]]:
     """Spec and information only; no weights are read.
 
     Raises:
         ValueError: no safetensors file, or not one of ours.
     """
-    try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-    except (SafetensorError, OSError) as error:
-        raise ValueError(f"no readable safetensors file ({error})") from error
+    metadata = _metadata(path)
     if _KEY not in metadata:
         raise ValueError(
             "safetensors without segcli's record, so its architecture and classes are unknown"

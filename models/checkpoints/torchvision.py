@@ -1,54 +1,41 @@
-"""torchvision's published weights: a bare state dict under the names that our network has.
+"""torchvision's names, which are ours; names of before 2022 are brought up to date.
 
-Names of before 2022 (`rpn.head.conv.weight`, `fpn.inner_blocks.0.weight`, `mask_fcn1`) are brought up to date by the
-loading hooks of torchvision's own modules.
+The zoo's own v1 file still has the old ones. torchvision renames them in loading hooks of its modules
+(rpn.py `RPNHead`, ops/feature_pyramid_network.py, mask_rcnn.py `MaskRCNNHeads`); so that no network needs hooks, it
+happens here.
 """
 
 from __future__ import annotations
 
-import pickle
-from pathlib import Path
-from typing import Any
-
-import torch
 from torch import Tensor
 
+from segcli.models.checkpoints.names import KeyMap
 
-def read_state_dict(path: Path) -> dict[str, Tensor]:
-    """The tensors of a `.pth` file.
+_WB = r"(weight|bias)"
+KEYS = KeyMap(
+    family="torchvision",
+    rename=[
+        (rf"rpn\.head\.conv\.{_WB}", r"rpn.head.conv.0.0.\1"),
+        (rf"backbone\.fpn\.(inner|layer)_blocks\.(\d+)\.{_WB}", r"backbone.fpn.\1_blocks.\2.0.\3"),
+        *(
+            (rf"roi_heads\.mask_head\.mask_fcn{index + 1}\.{_WB}", rf"roi_heads.mask_head.{index}.0.\1")
+            for index in range(4)
+        ),
+        (r"(backbone\.(?:body|fpn)\..+|rpn\.head\..+)", r"\1"),
+        (r"(roi_heads\.(?:box_head|box_predictor|mask_head|mask_predictor)\..+)", r"\1"),
+    ],
+    refuse=[
+        (r"roi_heads\.keypoint_", "a keypoint head"),
+        (r"head\.(classification_head|regression_head)\.", "a one-stage detector (RetinaNet, SSD, FCOS)"),
+        (r"backbone\.fpn\.extra_blocks\.", "an FPN with convolutions above P5"),
+    ],
+)  # fmt: skip
+
+
+def to_unified(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Today's names for torchvision's; the tensors themselves are shared.
 
     Raises:
-        ValueError: not a PyTorch file, one that would run code, or not a state dict.
+        ValueError: not the weights of a torchvision Mask R-CNN with FPN.
     """
-    try:
-        content: Any = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        if "GLOBAL" in str(error) or "Unsupported global" in str(error):
-            raise ValueError(
-                "refused: holds more than tensors, loading it would run code"
-            ) from error
-        raise ValueError("no readable PyTorch file") from error
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError, IndexError) as error:
-        raise ValueError(f"no readable PyTorch file ({_first_line(error)})") from error
-    if not isinstance(content, dict) or not all(isinstance(v, Tensor) for v in content.values()):
-        raise ValueError("not a bare state dict (names to tensors)")
-    return content
-
-
-def foreground_classes(state: dict[str, Tensor]) -> int:
-    """Foreground slots of the class predictor."""
-    return int(state["roi_heads.box_predictor.cls_score.weight"].shape[0]) - 1
-
-
-def is_mask_rcnn(state: dict[str, Tensor]) -> bool:
-    """Whether the names are those of torchvision's Mask R-CNN."""
-    wanted = (
-        "backbone.body.conv1.weight",
-        "roi_heads.box_predictor.cls_score.weight",
-        "roi_heads.mask_predictor.mask_fcn_logits.weight",
-    )
-    return all(name in state for name in wanted)
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
+    return KEYS.apply(state)

@@ -120,7 +120,8 @@ _engine_options = (
     click.option(
         "--compile/--no-compile",
         default=_PREDICT["compile"],
-        help="Compile the trunk (Inductor; cached).  [default: where the job is long enough to pay]",
+        help="On a CPU compile the trunk (Inductor; cached), on a GPU run CUDA graphs.  [default: on a CPU where the "
+        "job is long enough to pay, on a GPU where the model can]",
     ),
     click.option(
         "--cpu-engine",
@@ -159,9 +160,17 @@ max_size_option = click.option(
     help="Longest side fed to the network.  [default: the model's own]",
 )
 
+conventions_option = click.option(
+    "--conventions",
+    default=_PREDICT["conventions"],
+    metavar="NAME|FILE",
+    help="Numerics of the weights, where their file does not tell: detectron2-r50, mmdetection-caffe … or a FILE.  "
+    "[default: what the file tells]",
+)
+
 
 def compute_options(function: F) -> F:
-    """--device, --precision, --roi-align, --min-size and --max-size."""
+    """--device, --precision, --roi-align, --min-size, --max-size and --conventions."""
     return _compute(function, precision_option)
 
 
@@ -176,7 +185,9 @@ def inference_options(function: F) -> F:
 
 
 def _compute(function: F, *own: Any) -> F:
-    options = (max_size_option, min_size_option, roi_align_option, *own, device_option)
+    options = (
+        conventions_option, max_size_option, min_size_option, roi_align_option, *own, device_option
+    )  # fmt: skip
     for option in options:
         function = option(function)
     return function

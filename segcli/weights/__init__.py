@@ -1,0 +1,1 @@
+"""Weight files of all families: what is in them, and which conventions they need."""
