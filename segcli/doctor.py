@@ -115,10 +115,10 @@ def _video() -> str:
 
 
 def _home() -> str:
-    from segcli.zoo import PUBLISHED
+    from segcli.published import PUBLISHED
 
     folder = home_folder() / "weights"
-    here = [w.name for w in PUBLISHED.values() if (folder / w.address.rsplit("/", 1)[-1]).exists()]
+    here = [w.name for w in PUBLISHED.values() if w.file_name and (folder / w.file_name).exists()]
     return f"{home_folder()}; weights found: {', '.join(here) or 'none'}"
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import http.client
+import os
 import urllib.error
 import urllib.request
 from pathlib import Path
@@ -18,6 +19,7 @@ _CHUNK = 1 << 20
 _TIMEOUT_S = 30
 _RANGE_NOT_SATISFIABLE = 416
 _LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
+_OFFLINE = "SEGCLI_OFFLINE"
 
 
 class _NoDowngrade(urllib.request.HTTPRedirectHandler):
@@ -46,23 +48,42 @@ def check_address(address: str) -> None:
         raise UsageError(f"{address}: only https addresses are fetched")
 
 
-def fetch(address: str, target: Path, *, hash_prefix: str) -> Path:
+def is_offline() -> bool:
+    """Whether the user forbids downloads: SEGCLI_OFFLINE is set, and not to 0, no or false."""
+    return os.environ.get(_OFFLINE, "").strip().lower() not in {"", "0", "no", "false"}
+
+
+def fetch(
+    address: str, target: Path, *, hash_prefix: str | None, hash_kind: str = "sha256"
+) -> Path:
     """Download a file to `target`, unless it is there; of several processes that want it one downloads.
 
-    A partial file is gone on with only where the server's ETag is still the same; a file whose SHA-256 does not begin
-    with `hash_prefix` is deleted.
+    A partial file is gone on with only where the server's ETag is still the same; a file whose hash does not begin
+    with `hash_prefix` is deleted. Where no SHA-256 is known, that of the first download is kept beside the file, and
+    later downloads must have the same.
+
+    Args:
+        address: https, or this machine.
+        target: its folder exists.
+        hash_prefix: first digits of the file's hash; None = unknown.
+        hash_kind: of `hash_prefix`: `sha256` or `md5`.
 
     Raises:
-        ModelError: no network, the server refuses, or the hash differs.
+        UsageError: the address is not allowed.
+        ModelError: SEGCLI_OFFLINE is set, no network, the server refuses, or the hash differs.
     """
     if target.exists():
         return target
     check_address(address)
+    if is_offline():
+        raise ModelError(
+            f"{address}: not in the cache, and {_OFFLINE} forbids downloads; unset it, or put the file at {target}"
+        )
     waiting = f"waiting for another segcli process that downloads {target.name}"
     try:
         with turn(target.with_name(target.name + ".lock"), waiting):
             if not target.exists():
-                _fetch(address, target, hash_prefix)
+                _fetch(address, target, hash_prefix, hash_kind)
     except (http.client.HTTPException, OSError) as error:  # all of urllib's are OSErrors
         reason = getattr(error, "reason", None) or error
         raise ModelError(
@@ -72,10 +93,14 @@ def fetch(address: str, target: Path, *, hash_prefix: str) -> Path:
     return target
 
 
-def _fetch(address: str, target: Path, hash_prefix: str) -> None:
+def _fetch(address: str, target: Path, hash_prefix: str | None, hash_kind: str) -> None:
     partial = target.with_name(target.name + ".part")
     _download(address, partial)
-    _check_hash(partial, hash_prefix, address)
+    found = _hashes(partial)
+    if hash_prefix is not None:
+        _check_hash(partial, hash_kind, found[hash_kind], hash_prefix, address)
+    if hash_prefix is None or hash_kind != "sha256":
+        _check_pin(partial, _pin_file(target), found["sha256"], address)
     partial.replace(target)
     _etag_file(partial).unlink(missing_ok=True)
     fsync_folder(target.parent)
@@ -136,13 +161,43 @@ def _remember_etag(file: Path, etag: str | None) -> None:
         file.unlink(missing_ok=True)
 
 
-def _check_hash(partial: Path, hash_prefix: str, address: str) -> None:
+def _pin_file(target: Path) -> Path:
+    return target.with_name(target.name + ".sha256")
+
+
+def _hashes(partial: Path) -> dict[str, str]:
+    """Digests by kind, of one reading."""
+    digests = {"sha256": hashlib.sha256(), "md5": hashlib.md5(usedforsecurity=False)}
     with partial.open("rb") as stream:
-        found = hashlib.file_digest(stream, "sha256").hexdigest()
-    if not found.startswith(hash_prefix):
-        partial.unlink()
-        _etag_file(partial).unlink(missing_ok=True)
+        while chunk := stream.read(_CHUNK):
+            for digest in digests.values():
+                digest.update(chunk)
+    return {kind: digest.hexdigest() for kind, digest in digests.items()}
+
+
+def _check_hash(partial: Path, kind: str, found: str, prefix: str, address: str) -> None:
+    if not found.startswith(prefix):
+        _delete(partial)
+        name = "SHA-256" if kind == "sha256" else "MD5"
         raise ModelError(
-            f"{address}: SHA-256 begins with {found[:8]}, expected {hash_prefix}; "
+            f"{address}: {name} begins with {found[:8]}, expected {prefix}; "
             "the file was deleted, run again to fetch it anew"
         )
+
+
+def _check_pin(partial: Path, pin: Path, found: str, address: str) -> None:
+    """Keep the hash of the first download; later ones must have it."""
+    if not pin.exists():
+        write_bytes(pin, (found + "\n").encode("ascii"))
+        say(f"{address}: SHA-256 {found}, pinned for later downloads in {pin}")
+    elif (pinned := pin.read_text("ascii", errors="replace").strip()) != found:
+        _delete(partial)
+        raise ModelError(
+            f"{address}: SHA-256 is {found}, expected {pinned} as at the first download; "
+            f"the file was deleted; delete {pin} if you trust the new one"
+        )
+
+
+def _delete(partial: Path) -> None:
+    partial.unlink()
+    _etag_file(partial).unlink(missing_ok=True)

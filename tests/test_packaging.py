@@ -38,7 +38,8 @@ def on_disk() -> set[str]:
 
 def shipped() -> set[str]:
     """Files that a wheel has to hold."""
-    files = {"segcli/py.typed"}
+    files = {"segcli/py.typed", "segcli/published/zoo.json"}
+    files |= {f"segcli/embedded/nano-nuclei.{suffix}" for suffix in ("md", "safetensors")}
     for folder, name in (("segcli", "segcli"), ("models", "segcli/models")):
         for path in (REPOSITORY / folder).rglob("*.py"):
             relative = path.relative_to(REPOSITORY / folder)

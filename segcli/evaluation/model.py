@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
 import numpy as np
@@ -23,7 +23,11 @@ from segcli.prediction.rows import ScoredObjects
 
 
 def evaluate_predictor(
-    predictor: PicturePredictor, dataset: Dataset, *, max_dets: int = 100
+    predictor: PicturePredictor,
+    dataset: Dataset,
+    *,
+    max_dets: int = 100,
+    found: Iterable[tuple[Picture, Instances]] | None = None,
 ) -> Metrics:
     """Predict on every picture of a dataset and measure; classes are joined by name.
 
@@ -31,6 +35,7 @@ def evaluate_predictor(
         predictor: the model, which should give at least `max_dets` objects per picture.
         dataset: the truth; pictures without a path count as misses, see `whole_truth`.
         max_dets: detections counted per picture and class.
+        found: what `detect` gave, where several processes shared the pictures; None = predict here.
 
     Returns:
         Metrics whose counts also have `dropped_detections` and `failed_pictures` (they count as misses).
@@ -46,7 +51,8 @@ def evaluate_predictor(
         say(line)
     say("evaluator: " + " ".join(evaluator()))
     tally = Counter[str]()
-    found = detect(predictor, dataset, batch_size=predictor.batch_size)
+    if found is None:
+        found = detect(predictor, dataset, batch_size=predictor.batch_size)
     metrics = measure(dataset, _joined(found, classes, tally), max_dets=max_dets)
     failed = len(dataset.pictures) - tally["pictures"]
     if dataset.pictures and not tally["pictures"]:
@@ -106,7 +112,7 @@ def detect(
 
 
 def _joined(
-    found: Iterator[tuple[Picture, Instances]], classes: ClassJoin, tally: Counter[str]
+    found: Iterable[tuple[Picture, Instances]], classes: ClassJoin, tally: Counter[str]
 ) -> Iterator[tuple[Picture, ScoredObjects]]:
     """Labels of the truth, with what is left out counted."""
     for picture, instances in found:
