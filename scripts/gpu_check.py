@@ -25,7 +25,7 @@ STEPS = {
     ),
     "limits": (100, "2³¹ elements, CUDA graph, torch.compile, autocast, no host sync, equal bits"),
     "predict": (
-        140,
+        200,
         "the detector of fixed shapes: equal, no host sync, graphs; stages, latency, rate",
     ),
     "paste": (60, "masks to run lengths: equal to the CPU's, and their time"),

@@ -44,16 +44,16 @@ class Compute:
         return f"{where}, {self.precision}"
 
 
-def resolve(device: str, precision: str, *, training: bool = False) -> Compute:
+def resolve(device: str, precision: str) -> Compute:
     """Turn `--device` and `--precision` into what runs.
 
-    Device `auto` takes CUDA, then MPS, then the CPU. Precision `auto` is bf16 on a processor that computes in it by
-    itself and, for prediction, on a GPU; else fp32. In training weights and optimiser stay fp32.
+    Device `auto` takes CUDA, then MPS, then the CPU. Precision `auto` is bf16 where the device computes in it by
+    itself; else fp32. In training weights and optimiser stay fp32. What is called fp32 is that on a GPU too: TF32,
+    which cuDNN takes by itself and whose products have 10 bits, is turned off for the process.
 
     Args:
         device: as given by the user.
         precision: as given by the user.
-        training: what `auto` may choose depends on it.
 
     Raises:
         UsageError: the device is not there, or cannot do what is asked.
@@ -74,8 +74,9 @@ def resolve(device: str, precision: str, *, training: bool = False) -> Compute:
     if chosen.type == "mps" and precision == "bf16":
         raise UsageError("--precision bf16 is not supported on mps; use fp32")
     if precision == "auto":
-        native = cpu_has_bf16() if chosen.type == "cpu" else chosen.type == "cuda" and not training
-        precision = "bf16" if native else "fp32"
+        precision = "bf16" if _has_bf16(chosen) else "fp32"
+    if chosen.type == "cuda" and precision == "fp32":
+        torch.backends.cudnn.allow_tf32 = False
     return Compute(chosen, precision)
 
 
@@ -92,6 +93,12 @@ def cpu_has_bf16() -> bool:
         torch.cpu, "get_capabilities", dict
     )()  # not in every torch that is supported
     return bool(able.get("avx512_bf16") or able.get("amx_bf16"))
+
+
+def _has_bf16(device: torch.device) -> bool:
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device) >= (8, 0)
+    return device.type == "cpu" and cpu_has_bf16()
 
 
 def roi_align_on(device: torch.device, backend: str) -> str:

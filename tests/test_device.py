@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
 
@@ -10,13 +12,14 @@ from segcli.errors import UsageError
 
 
 @pytest.fixture
-def machine(monkeypatch: pytest.MonkeyPatch) -> object:
+def machine(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """Pretends how many CUDA devices there are, and whether there is MPS."""
 
-    def pretend(cuda: int, mps: bool) -> None:
+    def pretend(cuda: int, mps: bool, capability: tuple[int, int] = (9, 0)) -> None:
         monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda > 0)
         monkeypatch.setattr(torch.cuda, "device_count", lambda: cuda)
         monkeypatch.setattr(torch.cuda, "get_device_name", lambda _: "Made-up GPU")
+        monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: capability)
         monkeypatch.setattr(torch.backends.mps, "is_available", lambda: mps)
         monkeypatch.setattr(torch.cpu, "get_capabilities", dict, raising=False)
 
@@ -37,7 +40,12 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> object:
     ],
 )
 def test_resolve(
-    device: str, precision: str, cuda: int, mps: bool, expected: tuple[str, str], machine: object
+    device: str,
+    precision: str,
+    cuda: int,
+    mps: bool,
+    expected: tuple[str, str],
+    machine: Callable[..., None],
 ) -> None:
     """What is asked for, or the best that is here; a processor without bf16 computes in fp32."""
     assert callable(machine)
@@ -63,7 +71,7 @@ def test_resolve(
     ],
 )
 def test_refused(
-    device: str, precision: str, cuda: int, mps: bool, message: str, machine: object
+    device: str, precision: str, cuda: int, mps: bool, message: str, machine: Callable[..., None]
 ) -> None:
     """What is not here is a usage error, never another device."""
     assert callable(machine)
@@ -76,7 +84,7 @@ def test_refused(
     ("device", "text"),
     [("cpu", "threads), fp32"), ("cuda:0", "cuda:0 (Made-up GPU), fp32"), ("mps", "mps, fp32")],
 )
-def test_describe(device: str, text: str, machine: object) -> None:
+def test_describe(device: str, text: str, machine: Callable[..., None]) -> None:
     """The line at the start names device and precision."""
     assert callable(machine)
     machine(1, True)
@@ -94,19 +102,38 @@ def test_autocast(precision: str, dtype: torch.dtype) -> None:
 
 
 @pytest.mark.parametrize(
-    ("able", "training", "precision"),
+    ("able", "precision"),
     [
-        pytest.param({"avx512_bf16": True}, True, "bf16", id="bf16 in hardware"),
-        pytest.param({"amx_bf16": True}, True, "bf16", id="AMX"),
-        pytest.param({"avx512_bf16": False}, True, "fp32", id="none"),
-        pytest.param({"avx512_bf16": True}, False, "bf16", id="prediction"),
+        pytest.param({"avx512_bf16": True}, "bf16", id="bf16 in hardware"),
+        pytest.param({"amx_bf16": True}, "bf16", id="AMX"),
+        pytest.param({"avx512_bf16": False}, "fp32", id="none"),
     ],
 )
 def test_what_auto_precision_means_on_a_cpu(
-    able: dict[str, bool], training: bool, precision: str, monkeypatch: pytest.MonkeyPatch
+    able: dict[str, bool], precision: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """bf16 where the processor has it."""
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: able, raising=False)
-    assert resolve("cpu", "auto", training=training).precision == precision
+    assert resolve("cpu", "auto").precision == precision
     monkeypatch.delattr(torch.cpu, "get_capabilities")
-    assert resolve("cpu", "auto", training=training).precision == "fp32"
+    assert resolve("cpu", "auto").precision == "fp32"
+
+
+@pytest.mark.parametrize(("capability", "precision"), [((8, 0), "bf16"), ((7, 5), "fp32")])
+def test_what_auto_precision_means_on_a_gpu(
+    capability: tuple[int, int], precision: str, machine: Callable[..., None]
+) -> None:
+    """bf16 from Ampere on; older ones emulate it."""
+    machine(1, False, capability)
+    assert resolve("cuda", "auto").precision == precision
+
+
+@pytest.mark.parametrize(("precision", "allowed"), [("fp32", False), ("bf16", True)])
+def test_fp32_on_a_gpu_is_not_tf32(
+    precision: str, allowed: bool, machine: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """CuDNN would take it by itself."""
+    machine(1, False)
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
+    resolve("cuda", precision)
+    assert torch.backends.cudnn.allow_tf32 is allowed

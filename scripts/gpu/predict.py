@@ -12,7 +12,7 @@ from PIL import Image
 from torch import Tensor
 from torchvision.ops import nms
 
-from gpu import predict_times
+from gpu import predict_command, predict_times
 from gpu.findings import Findings, expect
 from gpu.predict_scene import bytes_of, network, padded, pipeline, slots, static, valid_sizes
 from segcli.models import Detections
@@ -40,6 +40,7 @@ def run(findings: Findings, out: Path) -> None:
     findings.cuda_check("a graph gives the bits of the calls it recorded", lambda: _graph(findings))
     findings.cuda_check("nvjpeg decodes what the CPU decodes, nearly", lambda: _nvjpeg(findings))
     findings.cuda_check("no host sync from the upload to the last copy", lambda: _no_sync(findings))
+    predict_command.run(findings)
     for pictures in findings.pick((1, 8), (1,)):
         with findings.check(f"stages, batch {pictures}"):
             predict_times.stages(findings, pictures)
@@ -157,7 +158,7 @@ def _pipelined(findings: Findings) -> None:
 def _graph(findings: Findings) -> None:
     """Three inputs through one graph, and through the calls themselves."""
     detector = static(findings, network(findings), torch.bfloat16)
-    graphed, shape = GraphedDetector(detector), (2, *padded(findings))
+    graphed, shape = GraphedDetector(detector, plain_runs=0), (2, *padded(findings))
     images, sizes = graphed.inputs(shape)
     sizes.copy_(torch.tensor(valid_sizes(findings)))
     for seed in range(3):

@@ -7,7 +7,8 @@ from torch import Tensor
 
 from gpu.findings import Findings
 from segcli.models import ARCHITECTURES, Anchors, MaskRCNN, ModelSpec
-from segcli.models.inference.graphs import BufferedDetector, GraphedDetector, Pipelined
+from segcli.models.inference.graphs import BufferedDetector, GraphedDetector
+from segcli.models.inference.pipelined import Pipelined
 from segcli.models.inference.preprocess_kernel import normalised_values
 from segcli.models.inference.static import StaticDetector
 

@@ -12,7 +12,7 @@ import torch
 from gpu.findings import Findings, expect, median_ms
 from gpu.predict_scene import bytes_of, network, padded, pipeline, static, valid_sizes
 from segcli.models.conventions import Postprocess
-from segcli.models.inference.graphs import Collected, Pipelined
+from segcli.models.inference.pipelined import Collected, Pipelined
 from segcli.models.inference.preprocess_kernel import layout, normalised_values, preprocess
 from segcli.models.inference.static import on_host
 from segcli.models.paste import RunLengths, paste_runs

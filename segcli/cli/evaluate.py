@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 
 # two fp32 paths give the same numbers; a lower precision is the user's own wish
 _PRECISION = "fp32"
-_MODEL_ONLY = ("score", "batch_size", "device", "precision", "roi_align", "min_size", "max_size")
+_MODEL_ONLY = ("score", "batch_size", "device", "precision", "roi_align", "min_size", "max_size",
+               "conventions")  # fmt: skip
 _NOT_SAVED = ("output", "overwrite", "json")
 
 
@@ -158,7 +159,8 @@ def _measure(options: dict[str, Any]) -> tuple[Metrics, dict[str, Any]]:
 
     names = {field.name for field in fields(PredictConfig)}
     known = {name: value for name, value in options.items() if name in names}
-    config = PredictConfig(**known, max_detections=max_dets)
+    # figures that are compared come from the plain detector everywhere, never from what a job's length chose
+    config = PredictConfig(**known, max_detections=max_dets, compile=False)
     truth = whole_truth(truth, crowd_as_instance=options["crowd_as_instance"])
     predictor = open_predictor(config, options["roi_align"])
     return evaluate_predictor(predictor, truth, max_dets=max_dets), predictor.resolved

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import fields
 from fractions import Fraction
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from segcli.cli.options import (
+    batch_size_option,
     common_options,
     config_option,
     defaults,
@@ -23,6 +25,7 @@ from segcli.console import say
 if TYPE_CHECKING:
     from segcli.overlay.folder import PicturesJob, PicturesResult
     from segcli.overlay.video import VideoJob, VideoResult
+    from segcli.prediction.profile import StageTimes
 
 F = TypeVar("F", bound=Callable[..., Any])
 _DRAW = defaults(DrawConfig)
@@ -222,15 +225,10 @@ def _seconds(_ctx: click.Context, _param: click.Parameter, value: Any) -> Fracti
     show_default=True,
     help="Lowest score that the model gives (and that is saved).",
 )
-@click.option(
-    "--batch-size",
-    type=click.IntRange(min=1),
-    default=None,
-    metavar="N",
-    help="Frames per forward pass.  [default: 1 on a CPU, 8 on a GPU]",
-)
+@batch_size_option
 @_all(_DRAW_OPTIONS)
 @inference_options
+@click.option("--profile", is_flag=True, help="Print at the end where the time went.")
 @click.option("--overwrite", is_flag=True, help="Replace files that exist (never the input).")
 @config_option
 @common_options
@@ -284,9 +282,19 @@ def _render(job: VideoJob, options: dict[str, Any]) -> VideoResult:
     from segcli.overlay.video_predictions import FramePredictions
 
     if options["predictions"] is not None:
-        return overlay_with_predictions(job, FramePredictions(options["predictions"], job.source))
+        predictions = FramePredictions(options["predictions"], job.source)
+        with _profiled(None, options) as times:
+            return overlay_with_predictions(job, predictions, times)
     from segcli.prediction.loading import open_predictor  # brings torch
 
     names = {f.name for f in fields(PredictConfig)} & options.keys()
     settings = PredictConfig(**{name: options[name] for name in names})
-    return overlay_with_model(job, open_predictor(settings, options["roi_align"]))
+    model = open_predictor(settings, options["roi_align"])
+    with _profiled(model, options) as times:
+        return overlay_with_model(job, model, times)
+
+
+def _profiled(model: object, options: dict[str, Any]) -> AbstractContextManager[StageTimes]:
+    from segcli.prediction.profile import NO_TIMES, profiled
+
+    return profiled(model, None, "frames") if options["profile"] else nullcontext(NO_TIMES)

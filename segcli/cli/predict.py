@@ -91,6 +91,13 @@ _MODEL_OPTIONS = (
         help="Refuse larger pictures before decoding them.",
     ),
     click.option(
+        "--decode",
+        type=click.Choice(["auto", "cpu", "nvjpeg"]),
+        default=_PREDICT["decode"],
+        show_default=True,
+        help="What decodes JPEGs; auto: the CPU. nvjpeg, on a GPU, changes pixels; by how much is printed.",
+    ),
+    click.option(
         "--tile",
         type=click.IntRange(min=MIN_TILE),
         default=_PREDICT["tile"],

@@ -17,10 +17,12 @@ from segcli.files import atomic_writer, folder_lock, write_bytes
 from segcli.output import check_output, claim_output, place, refuse_overlap
 from segcli.overlay.render import draw_instances
 from segcli.overlay.writing import encode_like
+from segcli.prediction.ahead import map_ahead
 from segcli.prediction.drawings import output_names
 from segcli.prediction.pictures import PictureReader
-from segcli.prediction.pipeline import Source, map_ahead, reason
+from segcli.prediction.pipeline import Source
 from segcli.prediction.reader import PredictionsFile, read_predictions
+from segcli.prediction.reasons import reason
 from segcli.prediction.rows import PredictedPicture
 from segcli.prediction.shards import encode
 from segcli.prediction.walk import Inputs, find_pictures, name_pictures

@@ -16,6 +16,7 @@ from segcli.overlay.labels import Placer, label_text, text_mask
 from segcli.overlay.palette import Color, class_colors, instance_color, text_color
 
 _SHIFT = 4  # OpenCV draws at 1/16 pixel
+_CROWD = 12  # with more objects, labels larger than theirs would hide the picture
 
 
 def draw_instances(
@@ -23,8 +24,8 @@ def draw_instances(
 ) -> NDArray[np.uint8]:
     """Draw objects, the largest first, so that small ones stay visible; labels come last.
 
-    Objects below `style.draw_score` are left out. Objects without a mask are drawn as boxes. In a crowd a label that
-    would hide another one is left out.
+    Objects below `style.draw_score` are left out. Objects without a mask are drawn as boxes. A label that would
+    hide another one is left out; among many objects also one that is larger than its object's box.
 
     Args:
         image: uint8 (H, W, 3), RGB; not changed.
@@ -153,10 +154,14 @@ def _draw_labels(
     size = _font_size(canvas.shape)
     pad = max(2, size // 5)
     placer = Placer((canvas.shape[0], canvas.shape[1]), instances.boxes)
+    crowd = len(instances) > _CROWD
+    extents = (instances.boxes[:, 2:] - instances.boxes[:, :2]).clip(0).prod(axis=1)
     for i, color in ordered:
         score = None if instances.scores is None else float(instances.scores[i])
         text = text_mask(label_text(categories.names[instances.labels[i]], score), size)
         tag = np.pad(text, ((pad // 2, pad // 2), (pad, pad)))
+        if crowd and tag.size > extents[i]:
+            continue
         place = placer.place(instances.boxes[i], (tag.shape[0], tag.shape[1]))
         if place is not None:
             _paste_tag(canvas, tag, place, color)

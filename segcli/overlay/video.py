@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from segcli.categories import Categories
 from segcli.config import DrawConfig
-from segcli.console import progress, warn
+from segcli.console import progress, say, warn
 from segcli.errors import DataError, OutputError, UsageError
 from segcli.instances import Instances
 from segcli.overlay.render import draw_instances
@@ -21,6 +21,8 @@ from segcli.overlay.timecode import format_time
 from segcli.overlay.video_in import Frame, VideoInput, Window, describe_window, open_video
 from segcli.overlay.video_out import check_output, open_writer
 from segcli.overlay.video_predictions import FramePredictions, PredictionLog, open_log
+from segcli.prediction.pipeline import SumsUp
+from segcli.prediction.profile import DECODE, DRAW, ENCODE, MODEL, NO_TIMES, PREPARE, StageTimes
 
 
 class FrameModel(Protocol):
@@ -101,8 +103,10 @@ def check_job(job: VideoJob) -> None:
         pass
 
 
-def overlay_with_model(job: VideoJob, model: FrameModel) -> VideoResult:
-    """Find objects on every frame and draw them."""
+def overlay_with_model(
+    job: VideoJob, model: FrameModel, times: StageTimes = NO_TIMES
+) -> VideoResult:
+    """Find objects on every frame and draw them; `times` takes the seconds of the stages."""
     with ExitStack() as stack:
         video = stack.enter_context(open_video(job.source))
         log = None
@@ -110,29 +114,50 @@ def overlay_with_model(job: VideoJob, model: FrameModel) -> VideoResult:
             log = stack.enter_context(
                 open_log(job.save_predictions, job.source, model.categories, every=job.every)
             )
-        found = _predicted(video.frames(job.window), model, job.every)
+        found = _predicted(_timed(video.frames(job.window), times), model, job.every, times)
         logged = _logged(found, log, str(video.time_base))
-        return _render(job, video, logged, model.categories)
+        result = _render(job, video, logged, model.categories, times)
+    if isinstance(model, SumsUp) and (line := model.summary()):
+        say(line)
+    return result
 
 
-def overlay_with_predictions(job: VideoJob, predictions: FramePredictions) -> VideoResult:
-    """Draw objects that were found before."""
+def overlay_with_predictions(
+    job: VideoJob, predictions: FramePredictions, times: StageTimes = NO_TIMES
+) -> VideoResult:
+    """Draw objects that were found before; `times` takes the seconds of the stages."""
     with open_video(job.source) as video:
-        frames = video.frames(job.window)
+        frames = _timed(video.frames(job.window), times)
         found = ((frame, predictions.instances(frame), False) for frame in frames)
-        return _render(job, video, found, predictions.categories)
+        return _render(job, video, found, predictions.categories, times)
 
 
 # a frame, its objects, and whether they were found on this very frame
 Found = Iterator[tuple[Frame, Instances, bool]]
 
 
-def _render(job: VideoJob, video: VideoInput, found: Found, names: Categories) -> VideoResult:
+def _timed(frames: Iterator[Frame], times: StageTimes) -> Iterator[Frame]:
+    """The frames, with the time that each takes to decode."""
+    while True:
+        with times.stage(DECODE, calls=0):
+            frame = next(frames, None)
+        if frame is None:
+            return
+        times.add(DECODE, calls=1, wall=0.0, cpu=0.0)
+        yield frame
+
+
+def _render(
+    job: VideoJob, video: VideoInput, found: Found, names: Categories, times: StageTimes
+) -> VideoResult:
     """The loop."""
     bar = progress(video.estimated_frames(job.window), job.source.name, "frame")
     with bar, open_writer(job.output, video, job.window, audio=job.audio) as writer:
         for frame, instances, _ in found:
-            writer.write(frame, draw_instances(frame.rgb, instances, names, job.style))
+            with times.stage(DRAW):
+                drawn = draw_instances(frame.rgb, instances, names, job.style)
+            with times.stage(ENCODE):
+                writer.write(frame, drawn)
             bar.update()
         if writer.frames == 0:
             raise DataError(f"{job.source}: no frame {describe_window(job.window)}")
@@ -141,7 +166,7 @@ def _render(job: VideoJob, video: VideoInput, found: Found, names: Categories) -
     return VideoResult(writer.frames, video.damaged)
 
 
-def _predicted(frames: Iterator[Frame], model: FrameModel, every: int) -> Found:
+def _predicted(frames: Iterator[Frame], model: FrameModel, every: int, times: StageTimes) -> Found:
     """Run the network on every `every`-th frame, in batches; holds about one batch of frames."""
     batch_size = max(1, model.batch_size // every)
     waiting: list[Frame] = []
@@ -153,16 +178,20 @@ def _predicted(frames: Iterator[Frame], model: FrameModel, every: int) -> Found:
             continue
         waiting.append(frame)
         if len(waiting) > (batch_size - 1) * every:
-            for row in _predict(waiting, model, every):
+            for row in _predict(waiting, model, every, times):
                 last = row[1]
                 yield row
             waiting = []
-    yield from _predict(waiting, model, every)
+    yield from _predict(waiting, model, every, times)
 
 
-def _predict(frames: list[Frame], model: FrameModel, every: int) -> Found:
+def _predict(frames: list[Frame], model: FrameModel, every: int, times: StageTimes) -> Found:
     """Objects of consecutive frames of which the first is predicted."""
-    results = model.predict([model.prepare(f.rgb) for f in frames[::every]])
+    seen = frames[::every]
+    with times.stage(PREPARE, len(seen)):
+        prepared = [model.prepare(frame.rgb) for frame in seen]
+    with times.stage(MODEL) if seen else nullcontext():
+        results = model.predict(prepared)
     for number, frame in enumerate(frames):
         yield frame, results[number // every], number % every == 0
 

@@ -27,7 +27,9 @@ from segcli.files import write_bytes
 from segcli.instances import Instances
 from segcli.output import DRAWINGS, drawn_log, place
 from segcli.overlay.writing import overlay_name
-from segcli.prediction.pipeline import Source, map_ahead, reason
+from segcli.prediction.ahead import map_ahead
+from segcli.prediction.pipeline import Source
+from segcli.prediction.reasons import reason
 from segcli.prediction.recording import Row, drawn_objects, instances_of
 from segcli.prediction.shards import Entry, Index, encode, read_rows
 from segcli.version import __version__

@@ -9,6 +9,7 @@ The GPU's decoder itself has never run where this was written; what is around it
 
 from __future__ import annotations
 
+import threading
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -45,7 +46,7 @@ def check_decode(decode: str, device: torch.device) -> bool:
 
 
 class GpuDecoder:
-    """Decodes batches of pictures, JPEGs on the GPU.
+    """Decodes batches of pictures, JPEGs on the GPU. May be called from several threads.
 
     Attributes:
         on_gpu: how many it decoded there.
@@ -63,6 +64,7 @@ class GpuDecoder:
         if decode is None:
             check_decode("nvjpeg", device)
         self._decode = decode or _by_nvjpeg(device)
+        self._counting = threading.Lock()
         self.on_gpu = 0
         self.on_cpu: Counter[str] = Counter()
 
@@ -72,7 +74,7 @@ class GpuDecoder:
         *,
         allow_truncated: bool = False,
         max_pixels: int = MAX_PIXELS,
-    ) -> list[Tensor | ImageError]:
+    ) -> list[Tensor | Exception]:
         """Read pictures, upright.
 
         Args:
@@ -82,9 +84,9 @@ class GpuDecoder:
 
         Returns:
             Per file uint8 (H, W, 3) RGB, on the GPU or, where it was decoded there, on the CPU; or why it cannot be
-            read.
+            read. One bad file never stops the rest.
         """
-        results: list[Tensor | ImageError | None] = [None] * len(paths)
+        results: list[Tensor | Exception | None] = [None] * len(paths)
         waiting: list[tuple[int, Tensor, int]] = []
         for row, path in enumerate(paths):
             try:
@@ -93,7 +95,7 @@ class GpuDecoder:
                     results[row] = _on_cpu(path, allow_truncated, max_pixels)
                 else:
                     waiting.append((row, *prepared))
-            except ImageError as error:
+            except Exception as error:
                 results[row] = error
         for (row, _, orientation), found in zip(
             waiting, self._decoded([data for _, data, _ in waiting]), strict=True
@@ -101,7 +103,7 @@ class GpuDecoder:
             if found is None:
                 try:
                     results[row] = _on_cpu(paths[row], allow_truncated, max_pixels)
-                except ImageError as error:
+                except Exception as error:
                     results[row] = error
             else:
                 results[row] = upright(found, orientation).permute(1, 2, 0).contiguous()
@@ -126,7 +128,8 @@ class GpuDecoder:
         if reason is None and info.raw_size[0] * info.raw_size[1] > max_pixels:
             reason = "too large"
         if reason is not None:
-            self.on_cpu[reason] += 1
+            with self._counting:
+                self.on_cpu[reason] += 1
             return None
         return torch.frombuffer(bytearray(data), dtype=torch.uint8), info.orientation
 
@@ -139,9 +142,10 @@ class GpuDecoder:
         except RuntimeError:
             found = [self._single(data) for data in batch]
         failed = sum(one is None for one in found)
-        self.on_gpu += len(found) - failed
-        if failed:
-            self.on_cpu["the GPU's decoder refused it"] += failed
+        with self._counting:
+            self.on_gpu += len(found) - failed
+            if failed:
+                self.on_cpu["the GPU's decoder refused it"] += failed
         return found
 
     def _single(self, data: Tensor) -> Tensor | None:
@@ -239,9 +243,13 @@ def decode_cost(decoder: GpuDecoder, paths: Sequence[Path]) -> DecodeCost:
     for path in paths:
         before = decoder.on_gpu
         found = decoder([path])[0]
-        if isinstance(found, ImageError) or decoder.on_gpu == before:
+        if isinstance(found, Exception) or decoder.on_gpu == before:
             continue
-        apart = (found.cpu().int() - torch.from_numpy(read_image(path)).int()).abs()
+        try:
+            expected = read_image(path)
+        except ImageError:
+            continue  # the GPU made something of a damaged one
+        apart = (found.cpu().int() - torch.from_numpy(expected).int()).abs()
         pictures, values = pictures + 1, values + apart.numel()
         largest, total = max(largest, int(apart.max())), total + int(apart.sum())
     return DecodeCost(pictures, largest, total / max(values, 1))

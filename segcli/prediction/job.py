@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from segcli.config import PredictConfig
 from segcli.console import detail, progress, say
@@ -16,12 +17,16 @@ from segcli.output import check_output, refuse_overlap
 from segcli.prediction import drawings, export, tables
 from segcli.prediction.opening import Job, Opener, begin, describe, open_job, open_new
 from segcli.prediction.options import JobOptions
-from segcli.prediction.pipeline import PicturePredictor, Source, run_batches
+from segcli.prediction.pictures import PictureReader
+from segcli.prediction.pipeline import PicturePredictor, Source, SumsUp, run_batches
 from segcli.prediction.profile import NO_TIMES, StageTimes, profiled
 from segcli.prediction.resume import load_saved
 from segcli.prediction.shards import Index, read_index, read_rows
 from segcli.prediction.walk import Inputs, find_pictures, name_pictures
 from segcli.prediction.writer import RowWriter
+
+if TYPE_CHECKING:
+    from segcli.prediction.gpu_reader import GpuReader
 
 
 @dataclass(frozen=True)
@@ -129,17 +134,32 @@ def _predict(job: Job, taken: StageTimes) -> None:
             say("profile: nothing to predict in this start")
         return
     batches = ([Source(p.key, job.inputs.path(p.key)) for p in batch] for batch in job.batches)
+    read = _reader(job)
     pictures = sum(len(batch) for batch in job.batches)
     profile = profiled(job.predictor, pictures) if job.options.profile else nullcontext(taken)
     with (
         profile as times,
         RowWriter(job.options.output, times=times) as writer,
-        closing(run_batches(job.predictor, batches, read=job.read, times=times)) as outcomes,
+        closing(
+            run_batches(job.predictor, batches, read=read, weigh=read.weigh, times=times)
+        ) as outcomes,
         progress(pictures, "predict", "pictures") as bar,
     ):
         for batch, found in zip(job.batches, outcomes, strict=True):
             writer.put([(o, p.batch) for p, o in zip(batch, found, strict=True)])
             bar.update(len(found))
+    for part in (read, job.predictor):
+        if isinstance(part, SumsUp) and (line := part.summary()):
+            say(line)
+
+
+def _reader(job: Job) -> PictureReader | GpuReader:
+    """What decodes the pictures that are predicted."""
+    if job.config.decode != "nvjpeg":
+        return job.read
+    from segcli.prediction.gpu_reader import gpu_reader  # brings torch
+
+    return gpu_reader(job.predictor, job.config)
 
 
 def _is_new(options: JobOptions) -> bool:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from copy import deepcopy
+from dataclasses import replace
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from segcli.config import PredictConfig
@@ -15,6 +17,7 @@ from segcli.errors import UsageError
 from segcli.models import ARCHITECTURES
 from segcli.models.inference import Trunk, TrunkEngine
 from segcli.models.roi_align import explain
+from segcli.models.roi_align.backends import interpreting
 from segcli.prediction import compiled
 from segcli.prediction.cpu_engine import (
     EngineChoice,
@@ -23,7 +26,12 @@ from segcli.prediction.cpu_engine import (
     make_trunk_engine,
 )
 from segcli.prediction.facts import NO_FACTS, JobFacts
+from segcli.prediction.gpu_decode import GpuDecoder, check_decode
+from segcli.prediction.gpu_engine import graphed, runs_graphs
+from segcli.prediction.gpu_reader import SAMPLE as DECODE_SAMPLE
+from segcli.prediction.gpu_reader import say_decode_cost
 from segcli.prediction.int8_cost import SAMPLE, cost_of_int8
+from segcli.prediction.lanes import lanes_for
 from segcli.prediction.openvino_runtime import runtime
 from segcli.prediction.pipeline import PicturePredictor
 from segcli.prediction.predictor import Predictor
@@ -51,8 +59,8 @@ def open_predictor(
         UsageError: no such model, or a setting that does not fit it.
         ModelError: the model's file cannot be used.
     """
-    model = load_model(config.model)
-    predictor: PicturePredictor = predictor_for(model, config, roi_align, facts=facts)
+    model = load_model(config.model, config.conventions)
+    predictor = predictor_for(model, config, roi_align, facts=facts)
     if config.tta:
         assert isinstance(predictor, Predictor)
         predictor = AugmentedPredictor(predictor)
@@ -68,22 +76,32 @@ def predictor_for(
     roi_align: str = "auto",
     *,
     facts: JobFacts = NO_FACTS,
-) -> Predictor:
-    """A predictor of weights in memory; says once what runs."""
+) -> PicturePredictor:
+    """A predictor of weights in memory; says once what runs.
+
+    Returns:
+        A `Predictor`, or on a GPU, where the network can run in fixed shapes, one by CUDA graphs.
+    """
     compute = resolve(config.device, config.precision)
+    decode = "nvjpeg" if check_decode(config.decode, compute.device) else "cpu"
     chosen = roi_align_on(compute.device, roi_align)
-    engines = _Engines(model, config, compute, facts)
-    predictor = Predictor(
-        model.build(roi_align), model.categories, compute, config=config, engine=engines.make
-    )
-    predictor.resolved |= {"model_sha256": model.sha256, "roi_align": chosen, **engines.resolved}
+    engines = _Engines(model, config, compute, facts, chosen)
+    network = model.build(roi_align)
+    plain = Predictor(network, model.categories, compute, config=config, engine=engines.make)
+    plain.resolved |= {
+        "model_sha256": model.sha256, "roi_align": chosen, "decode": decode, **engines.resolved
+    }  # fmt: skip
+    plain.with_lanes(engines.lanes())
+    shared = f" in {plain.lanes} lanes" if plain.lanes > 1 else ""
     say(
         f"model {model.source}: {model.spec.architecture}, {len(model.categories)} classes; "
-        f"{compute.describe()}, {engines.line}; RoIAlign: {explain(roi_align, compute.device)}; "
-        f"size {predictor.preprocess.min_size}–{predictor.preprocess.max_size}, batch {predictor.batch_size}"
+        f"{compute.describe()}, {engines.line}{shared}; RoIAlign: {explain(roi_align, compute.device)}; "
+        f"size {plain.preprocess.min_size}–{plain.preprocess.max_size}, batch {plain.batch_size}"
     )
-    engines.say_cost(predictor)
-    return predictor
+    engines.say_cost(plain)
+    if decode == "nvjpeg" and not facts.recorded:
+        say_decode_cost(GpuDecoder(compute.device), facts.files(DECODE_SAMPLE))
+    return graphed(network, plain) if engines.graphs else plain
 
 
 class _Engines:
@@ -91,6 +109,7 @@ class _Engines:
 
     Attributes:
         line: what runs, for the start line; after `make`.
+        graphs: CUDA graphs run, and the trunk's engine is only for what does not fit them.
         resolved: likewise, for `config.toml`.
 
     Raises:
@@ -98,14 +117,25 @@ class _Engines:
     """
 
     def __init__(
-        self, model: LoadedModel, config: PredictConfig, compute: Compute, facts: JobFacts
+        self,
+        model: LoadedModel,
+        config: PredictConfig,
+        compute: Compute,
+        facts: JobFacts,
+        roi_align: str,
     ) -> None:
         check_request(config.cpu_engine, config.precision, compute.device.type)
         self._model, self._config, self._compute, self._facts = model, config, compute, facts
-        self._on_cpu = compute.device.type == "cpu"
+        self._on_cpu = compute.device.type == "cpu" and not interpreting()
         self._compile = self._compiles()
         self._exact: Trunk | None = None
-        self.line, self.resolved = "torch", dict[str, Any](compile=self._compile)
+        self.line, self.graphs = "torch", False
+        if not self._on_cpu:
+            self.graphs, self.line = runs_graphs(
+                model.spec, replace(config, compile=self._compile), compute.device, roi_align
+            )
+        compiles = bool(self._compile) if self._on_cpu else self.graphs
+        self.resolved: dict[str, Any] = {"compile": compiles}
 
     def make(self, trunk: Trunk, own: Callable[[Trunk], TrunkEngine]) -> TrunkEngine:
         """The engine of a float32 trunk; `own` makes torch's."""
@@ -126,6 +156,19 @@ class _Engines:
         choice: EngineChoice = make_trunk_engine(trunk, own, request)
         self._take(choice.line, choice.resolved)
         return choice.engine
+
+    def lanes(self) -> int:
+        """Batches side by side; after `make`. Other engines than torch's own have threads of their own."""
+        config = self._config
+        plain = self._on_cpu and not self._compile and self.resolved.get("cpu_engine") == "torch"
+        if not plain or config.tile is not None or config.tta:
+            return 1
+        return lanes_for(
+            self._model.spec.architecture,
+            self._facts.pictures,
+            torch.get_num_threads(),
+            self._facts.recorded,
+        )
 
     def say_cost(self, predictor: Predictor) -> None:
         """What int8 costs, on the job's first pictures; said once, when the job begins."""
@@ -159,13 +202,10 @@ class _Engines:
         multiple = self._model.spec.conventions.preprocess.pad_multiple
         return collate([picture.tensor], multiple)[0]
 
-    def _compiles(self) -> bool:
+    def _compiles(self) -> bool | None:
+        """What is asked for or was chosen before; else, on a CPU, whether it pays, and elsewhere None."""
         config, recorded = self._config, self._facts.recorded
         openvino = config.cpu_engine == "openvino" or config.precision == "int8"
-        if config.compile and not self._on_cpu:
-            raise UsageError(
-                f"--compile is for the CPU, found {self._compute.device}; use --no-compile"
-            )
         if config.compile and openvino:
             raise UsageError(
                 "--compile is for torch, found OpenVINO; use --no-compile or --cpu-engine torch"
@@ -174,9 +214,11 @@ class _Engines:
             return config.compile
         if "compile" in recorded:
             return bool(recorded["compile"])
-        if not self._on_cpu or openvino or (config.cpu_engine == "auto" and _has_openvino()):
+        if not self._on_cpu:
+            return None
+        if openvino or (config.cpu_engine == "auto" and _has_openvino()):
             return False
-        return _pays(self._model, self._facts.pictures)
+        return _pays(self._model, self._facts.passes(config))
 
 
 def _has_openvino() -> bool:
@@ -187,8 +229,13 @@ def _has_openvino() -> bool:
     return True
 
 
-def _pays(model: LoadedModel, pictures: int) -> bool:
-    """Whether compiling takes less time than it saves; never where there is no compiler."""
+def _pays(model: LoadedModel, passes: int) -> bool:
+    """Whether compiling takes less time than it saves; never where there is no compiler.
+
+    Args:
+        model: to be compiled.
+        passes: of a picture, or of a tile or a view of one, through the network.
+    """
     channels = ARCHITECTURES[model.spec.architecture].fpn_channels
-    saved = _SECONDS_SAVED * (channels / 256) ** 2 * pictures
+    saved = _SECONDS_SAVED * (channels / 256) ** 2 * passes
     return saved > _SECONDS_TO_COMPILE and compiled.why_not() is None

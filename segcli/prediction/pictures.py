@@ -9,8 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segcli.config import PredictConfig
+from segcli.errors import ImageError
 from segcli.images import image_info, read_image
-from segcli.prediction.pipeline import LARGE, Source
+from segcli.prediction.loads import LARGE
+from segcli.prediction.pipeline import Source
+
+_SMALL = 65536  # bytes; no picture of so short a file is large enough to matter
 
 
 class PictureReader:
@@ -35,3 +39,13 @@ class PictureReader:
                 max_pixels=self._config.max_pixels,
                 raw_pixels=source.raw_pixels,
             )
+
+    def weigh(self, source: Source) -> int:
+        """Bytes that the picture takes once it is decoded, by its header; 0 for small files and unreadable ones."""
+        try:
+            if source.path.stat().st_size < _SMALL:
+                return 0
+            height, width = image_info(source.path).size
+        except (ImageError, OSError):
+            return 0  # decoding says what is wrong with it
+        return 3 * height * width

@@ -8,33 +8,28 @@ The second half is `segcli.prediction.writer`.
 from __future__ import annotations
 
 import itertools
-import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import AbstractContextManager, closing, nullcontext
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol, TypeVar, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
 from segcli.categories import Categories
-from segcli.errors import PredictionError, SegcliError
+from segcli.errors import PredictionError
 from segcli.instances import Instances
-from segcli.prediction.profile import DECODE, MODEL, NO_PICTURES, NO_TIMES, PREPARE, StageTimes
+from segcli.prediction.ahead import map_ahead
+from segcli.prediction.loads import Loaded, Loader, ReadsTogether
+from segcli.prediction.overlapping import Overlaps, in_turn
+from segcli.prediction.profile import MODEL, NO_PICTURES, NO_TIMES, StageTimes
+from segcli.prediction.reasons import first_line
 
-THREADS = 2
-LARGE = (
-    25_000_000  # pixels; of pictures beyond this only one at a time is decoded, and one prepared
-)
 _EXTRA = 4  # pictures decoded ahead beyond two batches
 _NAMED = 3  # files named in a message
-
-Item = TypeVar("Item")
-Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -104,14 +99,12 @@ class HasLanes(Protocol):
         """Batches that are predicted at the same time; 1 = in the caller's thread."""
 
 
-@dataclass(frozen=True)
-class _Loaded:
-    """A picture on its way: either `prepared` or `error` is set."""
+@runtime_checkable
+class SumsUp(Protocol):
+    """A part of a job that has something to say at its end."""
 
-    source: Source
-    prepared: Any = None
-    size: tuple[int, int] | None = None
-    error: str | None = None
+    def summary(self) -> str | None:
+        """One line, if any."""
 
 
 def run_batches(
@@ -119,32 +112,30 @@ def run_batches(
     batches: Iterable[Sequence[Source]],
     *,
     read: Callable[[Source], NDArray[np.uint8]],
+    weigh: Callable[[Source], int] | None = None,
     times: StageTimes = NO_TIMES,
 ) -> Generator[list[Outcome]]:
     """Predict batch by batch; one list of outcomes per batch, both in the order given.
 
-    Two batches and four pictures are decoded and prepared ahead, no more, so memory does not grow with the folder
-    (where the predictor has lanes, so many batches and one more are in them or just out of them).
-    A picture that cannot be read becomes an outcome with an error, and its batch is predicted without it.
+    Two batches and four pictures are decoded and prepared ahead, no more, and of large ones fewer, so memory does not
+    grow with the folder (where the predictor has lanes or overlaps, so many batches and one more are in it or just out
+    of it). A picture that cannot be read becomes an outcome with an error, and its batch is predicted without it.
 
     Args:
         predictor: the model.
         batches: pictures that are padded together; taken as they are needed.
-        read: decodes one picture to uint8 (H, W, 3) RGB; called from several threads.
+        read: decodes one picture to uint8 (H, W, 3) RGB; called from several threads. One that also
+            `ReadsTogether` is given whole batches.
+        weigh: bytes that a picture takes ahead; None = not worth counting.
         times: takes the seconds of the stages.
 
     Raises:
         PredictionError: the model failed on a batch, out of memory for example.
     """
-    to_load, to_predict = itertools.tee(batches)
-    pictures = map_ahead(
-        _Loader(predictor, read, times),
-        itertools.chain.from_iterable(to_load),
-        ahead=2 * predictor.batch_size + _EXTRA,
-        ready=partial(times.queue, MODEL),
-    )
-    with closing(pictures) as loaded:
-        prepared = _gather(to_predict, loaded, times)
+    with closing(_prepared(predictor, batches, read, weigh, times)) as prepared:
+        if isinstance(predictor, Overlaps):
+            yield from _overlapping(predictor, prepared, times=times)
+            return
         predict = partial(_predict, predictor, times=times)
         lanes = predictor.lanes if isinstance(predictor, HasLanes) else 1
         if lanes == 1:
@@ -154,9 +145,51 @@ def run_batches(
                 yield from found
 
 
+def _prepared(
+    predictor: PicturePredictor,
+    batches: Iterable[Sequence[Source]],
+    read: Callable[[Source], NDArray[np.uint8]],
+    weigh: Callable[[Source], int] | None,
+    times: StageTimes,
+) -> Generator[list[Loaded]]:
+    """The loaded pictures batch by batch."""
+    reader: object = read  # else mypy takes it for a function, which is nothing else
+    loader, queue = Loader(predictor, read, times), partial(times.queue, MODEL)
+    if isinstance(reader, ReadsTogether):
+        together = partial(loader.batch, reader)
+        heavy = None if weigh is None else partial(_weight, weigh)
+        with closing(map_ahead(together, batches, ahead=2, ready=queue, weigh=heavy)) as found:
+            yield from _waited_for(found, times)
+        return
+    to_load, to_predict = itertools.tee(batches)
+    pictures = map_ahead(
+        loader,
+        itertools.chain.from_iterable(to_load),
+        ahead=2 * predictor.batch_size + _EXTRA,
+        ready=queue,
+        weigh=weigh,
+    )
+    with closing(pictures) as loaded:
+        yield from _gather(to_predict, loaded, times)
+
+
+def _weight(weigh: Callable[[Source], int], batch: Sequence[Source]) -> int:
+    return sum(map(weigh, batch))
+
+
+def _waited_for(batches: Iterator[list[Loaded]], times: StageTimes) -> Iterator[list[Loaded]]:
+    while True:
+        with times.stage(NO_PICTURES, calls=0):
+            batch = next(batches, None)
+        if batch is None:
+            return
+        times.add(NO_PICTURES, calls=1, wall=0.0, cpu=0.0)
+        yield batch
+
+
 def _gather(
-    batches: Iterable[Sequence[Source]], loaded: Iterator[_Loaded], times: StageTimes
-) -> Iterator[list[_Loaded]]:
+    batches: Iterable[Sequence[Source]], loaded: Iterator[Loaded], times: StageTimes
+) -> Iterator[list[Loaded]]:
     """The loaded pictures batch by batch."""
     for batch in batches:
         with times.stage(NO_PICTURES):
@@ -164,104 +197,59 @@ def _gather(
         yield pictures
 
 
-class _Loader:
-    """Decodes and prepares one picture; called from several threads."""
-
-    def __init__(
-        self,
-        predictor: PicturePredictor,
-        read: Callable[[Source], NDArray[np.uint8]],
-        times: StageTimes,
-    ) -> None:
-        self._predictor, self._read, self._times = predictor, read, times
-        self._large = threading.Lock()
-
-    def __call__(self, source: Source) -> _Loaded:
-        try:
-            with self._times.stage(DECODE):
-                image = self._read(source)
-            with self._turn(image), self._times.stage(PREPARE):
-                prepared = self._predictor.prepare(image)
-        except Exception as error:
-            return _Loaded(source, error=reason(error, source.path))
-        return _Loaded(source, prepared, (image.shape[0], image.shape[1]))
-
-    def _turn(self, image: NDArray[np.uint8]) -> AbstractContextManager[object]:
-        """Large pictures one after another: as float32 each takes 12 bytes a pixel, several times over."""
-        return self._large if image.shape[0] * image.shape[1] > LARGE else nullcontext()
-
-
 def _predict(
-    predictor: PicturePredictor, batch: Sequence[_Loaded], *, times: StageTimes
+    predictor: PicturePredictor, batch: Sequence[Loaded], *, times: StageTimes
 ) -> list[Outcome]:
-    good = [picture for picture in batch if picture.error is None]
-    with times.stage(MODEL) if good else nullcontext():
-        found = iter(_found(predictor, good) if good else ())
+    good = _good(batch)
+    if not good:
+        return _outcomes(batch, [])
+    with times.stage(MODEL), _named([batch]):
+        found = predictor.predict(good)
+    return _outcomes(batch, found)
+
+
+def _overlapping(
+    predictor: Overlaps, prepared: Iterable[list[Loaded]], *, times: StageTimes
+) -> Iterator[list[Outcome]]:
+    """The same with some batches under way at a time; one that fails may be any of these."""
+    waiting: deque[list[Loaded]] = deque()
+
+    def pictures() -> Iterator[list[Any]]:
+        for batch in prepared:
+            waiting.append(batch)
+            yield _good(batch)
+
+    @contextmanager
+    def around(finished: int) -> Iterator[None]:
+        with times.stage(MODEL, finished), _named(waiting):
+            yield
+
+    with closing(in_turn(predictor, pictures(), around=around)) as results:
+        for found in results:
+            yield _outcomes(waiting.popleft(), found)
+
+
+def _good(batch: Sequence[Loaded]) -> list[Any]:
+    return [picture.prepared for picture in batch if picture.error is None]
+
+
+def _outcomes(batch: Sequence[Loaded], instances: Sequence[Instances]) -> list[Outcome]:
+    found = iter(instances)
     return [
         Outcome(p.source, next(found) if p.error is None else None, p.error, p.size) for p in batch
     ]
 
 
-def _found(predictor: PicturePredictor, batch: Sequence[_Loaded]) -> list[Instances]:
+@contextmanager
+def _named(batches: Iterable[Sequence[Loaded]]) -> Iterator[None]:
+    """Names the pictures, where the model fails in the block."""
     try:
-        return predictor.predict([picture.prepared for picture in batch])
+        yield
     except (RuntimeError, MemoryError) as error:
         # never one by one instead: other padding gives other results, and a resume would not repeat them
-        names = ", ".join(picture.source.key for picture in batch[:_NAMED])
-        more = f" and {len(batch) - _NAMED} more" if len(batch) > _NAMED else ""
+        keys = [p.source.key for batch in batches for p in batch if p.error is None]
+        more = f" and {len(keys) - _NAMED} more" if len(keys) > _NAMED else ""
         raise PredictionError(
-            f"the model failed on {names}{more} ({_first_line(error)}); where memory ran out, "
+            f"the model failed on {', '.join(keys[:_NAMED])}{more} ({first_line(error)}); where memory ran out, "
             "a smaller --batch-size or --max-size and another --output help"
         ) from error
-
-
-def map_ahead(
-    function: Callable[[Item], Result],
-    items: Iterable[Item],
-    *,
-    ahead: int,
-    threads: int = THREADS,
-    ready: Callable[[int], object] | None = None,
-) -> Generator[Result]:
-    """`function` of each item, in order, worked out in threads for at most `ahead` items in advance.
-
-    Args:
-        function: called from several threads.
-        items: taken in the caller's thread.
-        ahead: the bound of the queue of results, begun and finished.
-        threads: how many.
-        ready: told how many results are finished whenever one is taken.
-    """
-
-    def take() -> Result:
-        if ready is not None:
-            ready(sum(future.done() for future in waiting))
-        return waiting.popleft().result()
-
-    with ThreadPoolExecutor(threads) as pool:
-        waiting: deque[Future[Result]] = deque()
-        try:
-            for item in items:
-                waiting.append(pool.submit(function, item))
-                if len(waiting) > ahead:
-                    yield take()
-            while waiting:
-                yield take()
-        finally:
-            for future in waiting:
-                future.cancel()
-
-
-def reason(error: Exception, path: Path) -> str:
-    """Why a picture could not be used, in one line and without its path, which stands beside it."""
-    if isinstance(error, SegcliError):
-        return str(error).removeprefix(f"{path}: ")
-    if isinstance(error, OSError):
-        return error.strerror or _first_line(error)
-    if isinstance(error, MemoryError):
-        return "not enough memory to decode it"
-    return f"{type(error).__name__}: {_first_line(error)}"
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from segcli.categories import Categories
 from segcli.config import PredictConfig
@@ -19,17 +18,20 @@ from segcli.masks import Masks
 from segcli.models import Detections, MaskRCNN
 from segcli.models.inference import Detector, MakeEngine
 from segcli.models.paste import paste_runs
+from segcli.models.postprocess import to_original
+from segcli.prediction.lanes import use_threads
 from segcli.prediction.profile import NO_TIMES, StageTimes
 from segcli.preprocess import PreparedPicture, collate, prepare, with_sizes
 
 
 class Predictor:
-    """Runs one network. `prepare` may be called from other threads, `predict` from one.
+    """Runs one network. `prepare` may be called from other threads, `predict` from as many as there are lanes.
 
     Attributes:
         categories: one per label of the instances.
         preprocess: sizes that are used.
         batch_size: pictures per forward pass.
+        lanes: batches that may be predicted at the same time, on a CPU; see `with_lanes`.
         resolved: everything that changes predictions, for `config.toml`.
     """
 
@@ -53,8 +55,16 @@ class Predictor:
         self.max_detections = config.max_detections or conventions.postprocess.max_detections
         self.score = config.score
         self.batch_size = config.batch_size or (1 if compute.device.type == "cpu" else 8)
+        self.lanes = 1
+        self._threads: int | None = None
         self.kept_labels = _labels_of(config.classes, categories)
         self.resolved: dict[str, Any] = self._describe(config)
+
+    def with_lanes(self, lanes: int) -> None:
+        """Share torch's threads, on a CPU, among so many batches at a time."""
+        if lanes > 1:
+            self.lanes, self._threads = lanes, max(torch.get_num_threads() // lanes, 1)
+            self.resolved |= {"lanes": lanes}  # beside `threads`, which weights were laid out for
 
     def prepare(self, image: NDArray[np.uint8]) -> PreparedPicture:
         """Resize and normalise one picture, uint8 (H, W, 3) RGB, upright."""
@@ -64,36 +74,32 @@ class Predictor:
         """Objects of each picture, best score first, in the frame of the original picture."""
         if not pictures:
             return []
+        if self._threads is not None:
+            use_threads(self._threads)
         batch, sizes = collate([p.tensor for p in pictures], self.preprocess.pad_multiple)
-        found = self._detect(batch, sizes)
+        found = self.detector(
+            batch,
+            sizes,
+            score=self.score,
+            max_detections=self.max_detections,
+            stage=self.stages.stage,
+        )
         with self.stages.stage("paste", len(pictures)):
             return [
                 self.instances(detections, size, picture.original_size)
                 for detections, size, picture in zip(found, sizes, pictures, strict=True)
             ]
 
-    def _detect(self, batch: Tensor, sizes: list[tuple[int, int]]) -> list[Detections]:
-        """Run the network, step by step so that each can be timed."""
-        detector, calls = self.detector, len(sizes)
-        with self.stages.stage("trunk", calls):
-            found = detector.run_trunk(batch)
-        with self.stages.stage("proposals", calls):
-            proposals = detector.propose(found, (batch.shape[2], batch.shape[3]), sizes)
-        with self.stages.stage("box head", calls):
-            boxes = detector.boxes(
-                found, proposals, sizes, score=self.score, max_detections=self.max_detections
-            )
-        with self.stages.stage("mask head", calls):
-            masks = detector.masks(found, [b for b, _, _ in boxes], [k for _, _, k in boxes])
-        return [Detections(b, s, k - 1, m) for (b, s, k), m in zip(boxes, masks, strict=True)]
-
     def instances(
         self, found: Detections, size: tuple[int, int], original: tuple[int, int]
     ) -> Instances:
         """Rescale boxes, paste masks, keep the wanted classes."""
+        boxes, left = to_original(found.boxes.float().cpu(), size, original, self.postprocess)
+        if not left.all():
+            on_device = left.to(found.labels.device)
+            found = Detections(*(t[on_device] for t in vars(found).values()))
+            boxes = boxes[left]
         labels = found.labels.cpu().numpy().astype(np.int32)
-        scale = torch.tensor([np.float32(original[i]) / np.float32(size[i]) for i in (1, 0, 1, 0)])
-        boxes = found.boxes.float().cpu() * scale
         runs = paste_runs(found.masks, boxes, original, self.postprocess)
         masks = Masks(runs.counts.numpy(), runs.offsets.numpy(), original)
         instances = Instances(

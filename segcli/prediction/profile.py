@@ -14,12 +14,13 @@ from typing import Protocol, runtime_checkable
 from segcli.console import table
 
 # in the order of the table; the model's own stages stand below it
-DECODE, PREPARE, MODEL, ENCODE, WRITE = "decode", "prepare", "model", "encode", "write"
-STAGES = (DECODE, PREPARE, MODEL, ENCODE, WRITE)
+DECODE, PREPARE, MODEL, DRAW = "decode", "prepare", "model", "draw"
+ENCODE, WRITE = "encode", "write"
+STAGES = (DECODE, PREPARE, MODEL, DRAW, ENCODE, WRITE)
 # what the model's thread spends besides: where these are long, the stage that is waited for holds the job
 NO_PICTURES, NO_ROOM = "model waits for pictures", "model waits for the writer"
 WAITS = (NO_PICTURES, NO_ROOM)
-_COLUMNS = ("stage", "calls", "wall s", "CPU s", "share", "ms/picture", "queue", "longest")
+_COLUMNS = ("stage", "calls", "wall s", "CPU s", "share", "ms each", "queue", "longest")
 
 
 @dataclass(frozen=True)
@@ -152,22 +153,27 @@ class Totals:
 
 
 @contextmanager
-def profiled(predictor: object, pictures: int) -> Iterator[StageTimes]:
+def profiled(
+    predictor: object, pictures: int | None, unit: str = "pictures"
+) -> Iterator[StageTimes]:
     """Measure the block; print the table on stderr when it ends without an error.
 
     Args:
         predictor: whose own stages are shown below the model's row, where it has some (`HasStages`).
-        pictures: that the block is over.
+        pictures: that the block is over; None = as many as were encoded.
+        unit: what they are.
     """
     times, inner = StageTimes(), StageTimes()
     wall, cpu = time.perf_counter(), time.process_time()
     with _measured(predictor, inner):
         yield times
+    if pictures is None:
+        pictures = times.sums().get(ENCODE, StageTime()).calls
     totals = Totals(
         pictures, time.perf_counter() - wall, time.process_time() - cpu, available_cores()
     )
     table(
-        f"Profile of {pictures} pictures",
+        f"Profile of {pictures} {unit}",
         _COLUMNS,
         profile_rows(times.sums(), inner.sums(), totals),
         stderr=True,

@@ -13,8 +13,10 @@ from segcli.config import PredictConfig, to_settings
 from segcli.console import say
 from segcli.errors import DataError, OutputError, UsageError
 from segcli.files import sha256, write_bytes
-from segcli.prediction.pipeline import Source, map_ahead, reason
+from segcli.prediction.ahead import map_ahead
+from segcli.prediction.pipeline import Source
 from segcli.prediction.plan import Plan, Planned
+from segcli.prediction.reasons import reason
 from segcli.prediction.shards import Index
 from segcli.prediction.walk import escape_name
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass
-from itertools import islice
+from itertools import chain, islice
 from typing import Any
 
 import numpy as np
@@ -14,8 +14,10 @@ from numpy.typing import NDArray
 from segcli.config import MAX_OVERLAP, MIN_TILE
 from segcli.errors import UsageError
 from segcli.instances import Instances
+from segcli.prediction.ahead import map_ahead
 from segcli.prediction.merging import merge_tiles
-from segcli.prediction.pipeline import PicturePredictor, map_ahead
+from segcli.prediction.overlapping import Overlaps, in_turn
+from segcli.prediction.pipeline import PicturePredictor, SumsUp
 from segcli.prediction.profile import NO_TIMES, HasStages, StageTimes
 
 
@@ -116,6 +118,10 @@ class TiledPredictor:
         if isinstance(self.inner, HasStages):
             self.inner.stages = stages
 
+    def summary(self) -> str | None:
+        """What the inner predictor says at the end of a job."""
+        return self.inner.summary() if isinstance(self.inner, SumsUp) else None
+
     @property
     def resolved(self) -> dict[str, Any]:
         """What the model runs with, and the tiles."""
@@ -150,9 +156,10 @@ class TiledPredictor:
         def prepare(tile: NDArray[np.int64]) -> Any:
             return self.inner.prepare(picture.cut(tile))
 
-        found: list[Instances] = []
-        batch_size = self.inner.batch_size
-        with closing(map_ahead(prepare, picture.tiles, ahead=2 * batch_size)) as prepared:
-            while batch := list(islice(prepared, batch_size)):
-                found += self.inner.predict(batch)
-        return found
+        size = self.inner.batch_size
+        with closing(map_ahead(prepare, picture.tiles, ahead=2 * size)) as prepared:
+            batches = iter(lambda: list(islice(prepared, size)), [])
+            if not isinstance(self.inner, Overlaps):
+                return list(chain.from_iterable(map(self.inner.predict, batches)))
+            with closing(in_turn(self.inner, batches)) as found:
+                return list(chain.from_iterable(found))

@@ -26,6 +26,7 @@ from segcli.preprocess import PreparedPicture, collate, prepare, scale_for
 
 SCALES = (0.8, 1.0, 1.25)
 """Times the size that the picture has without augmentation; each is seen as it is and mirrored."""
+VIEWS = 2 * len(SCALES)
 
 
 @dataclass(frozen=True)

@@ -221,3 +221,18 @@ def test_real_truths_are_drawn(shared: Callable[[str], Path]) -> None:
         union = coco_mask.decode(coco_mask.merge(rle)).astype(bool)
         assert (drawn != image).any(axis=2)[union].mean() > 0.98
         assert (drawn != image).any(axis=2)[~union].mean() < 0.1
+
+
+@pytest.mark.parametrize(("small", "labelled"), [(12, True), (13, False)])
+def test_labels_larger_than_their_objects_do_not_hide_a_crowd(small: int, labelled: bool) -> None:
+    """Few small objects have labels; among many only those that are larger than their label."""
+    size = (120, 400)
+    image = grey(*size)
+    masks = [rectangle(size, 4 + 30 * i, 4, 12 + 30 * i, 12) for i in range(small)]
+    drawn = draw_instances(image, objects(*masks), NAMES, DrawConfig())
+    bare = draw_instances(image, objects(*masks), NAMES, BARE)
+    assert np.array_equal(drawn, bare) != labelled
+
+    large = objects(*masks, rectangle(size, 150, 40, 390, 110))
+    again = draw_instances(image, large, NAMES, DrawConfig())
+    assert not np.array_equal(again, draw_instances(image, large, NAMES, BARE))

@@ -34,3 +34,15 @@ def test_large_pictures_are_read_too(tmp_path: Path, monkeypatch: pytest.MonkeyP
     Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
     reader = PictureReader(PredictConfig())
     assert reader(Source("a", tmp_path / "a.png")).shape == (8, 8, 3)
+
+
+def test_what_pictures_weigh(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Three bytes a pixel by the header; small files and those that cannot be read are not worth counting."""
+    Image.new("RGB", (80, 50)).save(tmp_path / "a.png")
+    (tmp_path / "broken.png").write_bytes(b"no picture")
+    reader = PictureReader(PredictConfig())
+    assert reader.weigh(Source("a", tmp_path / "a.png")) == 0
+    monkeypatch.setattr(pictures, "_SMALL", 5)
+    assert reader.weigh(Source("a", tmp_path / "a.png")) == 3 * 80 * 50
+    assert reader.weigh(Source("b", tmp_path / "broken.png")) == 0
+    assert reader.weigh(Source("c", tmp_path / "gone.png")) == 0

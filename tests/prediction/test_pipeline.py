@@ -14,9 +14,11 @@ from numpy.typing import NDArray
 
 from segcli.config import PredictConfig
 from segcli.errors import ImageError, PredictionError
-from segcli.prediction import pipeline
-from segcli.prediction.pipeline import Source, map_ahead, reason, run_batches
+from segcli.prediction import loads
+from segcli.prediction.ahead import map_ahead
+from segcli.prediction.pipeline import Source, run_batches
 from segcli.prediction.profile import StageTimes
+from segcli.prediction.reasons import reason
 
 
 def sources(n: int) -> list[Source]:
@@ -155,7 +157,7 @@ def test_large_pictures_are_prepared_one_at_a_time(
     fake: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Beyond the limit no two pictures are in `prepare` together; all come out."""
-    monkeypatch.setattr(pipeline, "LARGE", 10)
+    monkeypatch.setattr(loads, "LARGE", 10)
     together: list[int] = []
     inside, lock = 0, threading.Lock()
 

@@ -84,6 +84,11 @@ def test_only_wanted_classes_are_kept(model: zoo.LoadedModel) -> None:
             {"classes": ("cat",)}, r"knows no 'cat'; it knows nut, bolt, gear", id="class"
         ),
         pytest.param({"min_size": 900}, "--max-size 640 is less than --min-size 900", id="sizes"),
+        pytest.param(
+            {"device": "cpu", "decode": "nvjpeg"},
+            "--decode nvjpeg needs a CUDA device, the model runs on cpu; use --decode cpu",
+            id="decode",
+        ),
         pytest.param({"device": "tpu"}, "expected auto, cpu, cuda, cuda:N or mps", id="device"),
     ],
 )
@@ -102,6 +107,7 @@ def test_all_that_changes_predictions_is_recorded(model: zoo.LoadedModel) -> Non
     assert {"model_sha256", "conventions", "precision", "threads", "batch_size", "min_size"} <= set(
         resolved
     )
+    assert resolved["decode"] == "cpu"
 
 
 def test_bf16_finds_nearly_the_same(model: zoo.LoadedModel) -> None:
