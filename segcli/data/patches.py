@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from functools import lru_cache
+
 import numpy as np
 from numpy.typing import NDArray
 
 from segcli.models.mask_targets import PATCH, RIM
+
+_SIDE = PATCH + 2 * RIM
+_AT_ONCE = 32  # 400 kB of cells, which stay in the processor's cache
 
 
 def coverage_patch(crop: NDArray[np.bool_]) -> NDArray[np.uint8]:
@@ -17,13 +23,25 @@ def coverage_patch(crop: NDArray[np.bool_]) -> NDArray[np.uint8]:
     Returns:
         uint8 (PATCH + 2·RIM, PATCH + 2·RIM), 255 = the cell is covered entirely.
     """
-    rows, columns = _box_filter(crop.shape[0]), _box_filter(crop.shape[1])
-    cells = rows @ crop.astype(np.float32) @ columns.T
-    patch = np.zeros((PATCH + 2 * RIM,) * 2, np.uint8)
-    patch[RIM:-RIM, RIM:-RIM] = np.rint(cells * 255.0)
+    patch: NDArray[np.uint8] = coverage_patches([crop])[0]
     return patch
 
 
+def coverage_patches(crops: Sequence[NDArray[np.bool_]]) -> NDArray[np.uint8]:
+    """The patch of each crop, uint8 (G, PATCH + 2·RIM, PATCH + 2·RIM); see `coverage_patch`."""
+    patches = np.zeros((len(crops), _SIDE, _SIDE), np.uint8)
+    cells = np.empty((min(len(crops), _AT_ONCE), PATCH, PATCH), np.float32)
+    for start in range(0, len(crops), _AT_ONCE):
+        part = crops[start : start + _AT_ONCE]
+        for row, crop in enumerate(part):
+            shares = _box_filter(crop.shape[0]) @ crop.astype(np.float32)
+            np.matmul(shares, _box_filter(crop.shape[1]).T, out=cells[row])
+        levels = np.rint(np.multiply(cells, 255.0, out=cells), out=cells)[: len(part)]
+        patches[start : start + len(part), RIM:-RIM, RIM:-RIM] = levels
+    return patches
+
+
+@lru_cache(maxsize=512)  # 56 kB each at 250 pixels
 def _box_filter(length: int) -> NDArray[np.float32]:
     """(PATCH, length): which share of each cell each pixel covers; rows sum to 1."""
     edges = np.arange(PATCH + 1, dtype=np.float64) * length / PATCH

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch.utils.data import DataLoader
 
 from segcli.annotations import Annotation, Dataset, Picture
 from segcli.categories import Categories
-from segcli.data.augment import Change, check_names, choose
+from segcli.data.augment import Change
+from segcli.data.batch import Batch
 from segcli.data.order import EpochBatches
+from segcli.data.packed import PackedPictures
 from segcli.data.training_set import (
     Sample,
     Ticket,
@@ -22,7 +26,6 @@ from segcli.data.training_set import (
     make_batch,
     make_sample,
 )
-from segcli.errors import UsageError
 from segcli.masks import Masks
 from segcli.models.conventions import Preprocess
 
@@ -92,7 +95,7 @@ def test_crowds_and_objects_without_pixels_are_left_out() -> None:
     sample = make_sample(picture, IMAGE, Change(), PLAIN)
     assert sample.labels.tolist() == [3]
     dataset = Dataset(Path("x.json"), None, (picture,), Categories.from_names("abc"))
-    assert box_sides(dataset, PLAIN) == [0.0, 20.0]
+    assert box_sides(PackedPictures.of(dataset.pictures), PLAIN) == [0.0, 20.0]
 
 
 def test_a_broken_picture_does_not_stop_its_batch(tmp_path: Path) -> None:
@@ -113,45 +116,110 @@ def test_a_broken_picture_does_not_stop_its_batch(tmp_path: Path) -> None:
     assert make_batch(32)(samples[1:]).sizes == []
 
 
-def test_changes_depend_on_seed_epoch_and_place_alone() -> None:
-    """So any number of workers gives the same training; a batch shares its scale, so that padding stays small."""
-    both = ("flip", "scale")
-    first = choose(both, seed=1, epoch=2, index=3, batch=4)
-    assert first == choose(both, seed=1, epoch=2, index=3, batch=4)
-    batch = [choose(both, seed=1, epoch=2, index=i, batch=4) for i in range(50)]
-    assert {c.flip for c in batch} == {True, False}
-    assert {c.scale for c in batch} == {first.scale}
-    scales = {choose(both, seed=1, epoch=2, index=3, batch=b).scale for b in range(50)}
-    assert len(scales) == 50
-    assert 0.75 <= min(scales) < 0.85
-    assert 1.2 < max(scales) <= 1.35
-    assert choose((), seed=1, epoch=2, index=3, batch=4) == Change()
+def _folder_of_pictures(folder: Path) -> list[Picture]:
+    """Good ones, one without objects, one of only crowds, one that is cut off, and one of 2,000 objects."""
+    rng = np.random.default_rng(0)
+    pictures = []
+    for index in range(12):
+        pixels = rng.integers(0, 255, (60, 80, 3), dtype=np.uint8)
+        path = folder / f"{index}.png"
+        Image.fromarray(pixels).save(path)
+        objects = [_annotation(int(x), int(y), 12, 9) for x, y in rng.integers(0, 50, (3, 2))]
+        pictures.append(Picture(index, path.name, path, (60, 80), tuple(objects)))
+    pictures[3] = replace(pictures[3], annotations=())
+    pictures[5] = replace(pictures[5], annotations=(_annotation(5, 5, 20, 20, iscrowd=True),))
+    (folder / "7.png").write_bytes((folder / "7.png").read_bytes()[:200])
+    many = [_annotation(int(x), int(y), 3, 2) for x, y in rng.integers(0, 50, (2000, 2))]
+    pictures[9] = replace(pictures[9], annotations=tuple(many))
+    return pictures
 
 
-def test_unknown_augmentations_are_refused() -> None:
-    """With the known ones in the message."""
-    check_names(("flip",))
-    with pytest.raises(UsageError, match="expected some of flip, scale"):
-        check_names(("flip", "mosaic"))
+def _batches(data: TrainingSet, workers: int, batch_size: int = 4) -> list[Batch]:
+    order = EpochBatches(data.pictures.shapes(), batch_size, seed=1, epoch=0)
+    loader = DataLoader(
+        data, batch_sampler=order, num_workers=workers, collate_fn=make_batch(32),
+        multiprocessing_context="fork" if workers else None,
+    )  # fmt: skip
+    return list(loader)
 
 
-@pytest.mark.parametrize(("pictures", "batch_size"), [(1, 1), (10, 4), (3, 8), (8, 8)])
-def test_every_picture_once_an_epoch_in_full_batches(pictures: int, batch_size: int) -> None:
-    """The last batch is filled from the start of the shuffle; orders differ by epoch and repeat by seed."""
-    shapes = [1.0] * pictures
-    batches = list(EpochBatches(shapes, batch_size, seed=5, epoch=0))
-    assert len(batches) == len(EpochBatches(shapes, batch_size, seed=5, epoch=0))
-    assert all(len(b) == batch_size for b in batches)
-    assert {t.index for b in batches for t in b} == set(range(pictures))
-    assert batches == list(EpochBatches(shapes, batch_size, seed=5, epoch=0))
-    if pictures >= 8:
-        assert batches != list(EpochBatches(shapes, batch_size, seed=5, epoch=1))
+def _assert_equal(one: Batch, other: Batch) -> None:
+    assert torch.equal(one.images, other.images)
+    assert (one.sizes, one.file_names, one.keys) == (other.sizes, other.file_names, other.keys)
+    assert (one.unreadable, one.thinned) == (other.unreadable, other.thinned)
+    for a, b in zip(one.targets, other.targets, strict=True):
+        assert set(a) == set(b)
+        assert all(torch.equal(a[name], b[name]) for name in a)
 
 
-def test_pictures_of_like_shape_share_a_batch() -> None:
-    """Of 32 wide and 32 tall pictures, mixed at random, at most one batch of eight holds both."""
-    shapes = [0.5, 2.0] * 32
-    batches = list(EpochBatches(shapes, 8, seed=0, epoch=0))
-    mixed = [b for b in batches if len({shapes[t.index] for t in b}) > 1]
-    assert len(mixed) <= 1
-    assert {t.batch for b in batches for t in b} == set(range(8))
+@pytest.mark.parametrize(
+    "names", [("flip", "scale", "copy-paste", "color", "crop", "rotate90"), ("lsj", "copy-paste")]
+)
+def test_any_number_of_workers_gives_the_same(tmp_path: Path, names: tuple[str, ...]) -> None:
+    """Bit by bit; a corrupt picture, one of 2,000 objects and ones without any do not stop an epoch."""
+    pictures = _folder_of_pictures(tmp_path)
+    data = TrainingSet(pictures, PLAIN, augment=names, seed=2, max_instances=50)
+    alone, shared = _batches(data, 0), _batches(data, 2)
+    assert len(alone) == len(shared) == 3
+    for one, other in zip(alone, shared, strict=True):
+        _assert_equal(one, other)
+    assert sorted(n for b in alone for n in b.file_names) == sorted(
+        p.file_name for p in pictures if p.file_name != "7.png"
+    )
+    assert [u.file_name for b in alone for u in b.unreadable] == ["7.png"]
+    assert all(len(t["labels"]) <= 50 for b in alone for t in b.targets)
+    assert [t.file_name for b in alone for t in b.thinned if t.file_name == "9.png"] == ["9.png"]
+
+
+def test_a_batch_gives_what_its_tickets_give_one_by_one(tmp_path: Path) -> None:
+    """That pictures are decoded once for two uses changes nothing."""
+    data = TrainingSet(_folder_of_pictures(tmp_path), PLAIN, augment=("copy-paste",), seed=2)
+    for tickets in EpochBatches(data.pictures.shapes(), 4, seed=1, epoch=0):
+        together = make_batch(32)(data.__getitems__(tickets))
+        _assert_equal(make_batch(32)([data[t] for t in tickets]), together)
+
+
+def test_a_broken_partner_is_nobodys_partner(tmp_path: Path) -> None:
+    """Nothing is pasted from it; it is named when its own turn comes."""
+    data = TrainingSet(_folder_of_pictures(tmp_path), PLAIN, augment=("copy-paste",), seed=2)
+    for index in range(7):
+        found = data[Ticket(0, index, partner=7)]
+        plain = data[Ticket(0, index)]
+        assert isinstance(found, Sample)
+        assert isinstance(plain, Sample)
+        assert torch.equal(found.image, plain.image)
+        assert torch.equal(found.boxes, plain.boxes)
+
+
+def test_keys_tell_samples_apart(tmp_path: Path) -> None:
+    """By seed, epoch, step, picture and repetition; not by partner."""
+    pictures = _folder_of_pictures(tmp_path)[:2]
+    one, two = (TrainingSet(pictures, PLAIN, augment=(), seed=s) for s in (1, 2))
+    tickets = [Ticket(0, 0), Ticket(1, 0), Ticket(0, 1), Ticket(0, 0, 1), Ticket(0, 0, 0, None, 1)]
+    keys = [data[t].key for data in (one, two) for t in tickets]  # type: ignore[union-attr]
+    assert len(set(keys)) == 10
+    assert one[Ticket(0, 0, partner=1)].key == keys[0]  # type: ignore[union-attr]
+
+
+def test_datasets_tell_their_classes(tmp_path: Path) -> None:
+    """Each picture carries the row of its dataset."""
+    pictures = PackedPictures.of(_folder_of_pictures(tmp_path)[:2], [1, 0])
+    classes = np.array([[True, True, False], [True, False, True]])
+    data = TrainingSet(pictures, PLAIN, augment=(), seed=0, classes=classes)
+    batch = make_batch(32)([data[Ticket(0, 0)], data[Ticket(0, 1)]])
+    assert [t["classes"].tolist() for t in batch.targets] == [
+        [True, False, True],
+        [True, True, False],
+    ]
+
+
+def test_pictures_of_other_datasets_are_no_partners(tmp_path: Path) -> None:
+    """Their objects may be of classes that this picture's dataset tells nothing of."""
+    pictures = PackedPictures.of(_folder_of_pictures(tmp_path)[:2], [0, 1])
+    classes = np.array([[True, True, False], [True, False, True]])
+    data = TrainingSet(pictures, PLAIN, augment=("copy-paste",), seed=0, classes=classes)
+    for epoch in range(6):
+        found, plain = data[Ticket(epoch, 0, partner=1)], data[Ticket(epoch, 0)]
+        assert isinstance(found, Sample)
+        assert isinstance(plain, Sample)
+        assert torch.equal(found.image, plain.image)
