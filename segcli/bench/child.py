@@ -33,7 +33,7 @@ Message = dict[str, Any]
 
 def main() -> None:
     """Answer messages until there are no more."""
-    stdout = _own_stdout()
+    stdout = own_stdout()
     contestant = Contestant()
     for line in sys.stdin:
         message = json.loads(line)
@@ -135,7 +135,7 @@ def _gpu_peak_bytes() -> int | None:
     return torch.cuda.max_memory_allocated() if torch.cuda.is_available() else None
 
 
-def _own_stdout() -> IO[str]:
+def own_stdout() -> IO[str]:
     """The stream that replies go to; file descriptor 1, and so everybody else's stdout, becomes stderr."""
     stream = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)

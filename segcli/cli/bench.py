@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from segcli.bench.predictors import CONTESTANTS, STOCK
+from segcli.bench.trainers import CONTESTANTS as TRAINERS
 from segcli.bench.workloads import WORKLOADS
 from segcli.cli.options import (
     common_options,
@@ -28,6 +29,7 @@ def bench() -> None:
     Example:
       segcli bench roi-align --quick
       segcli bench predict --quick
+      segcli bench train --quick
     """
 
 
@@ -166,4 +168,100 @@ def time_predict(as_json: bool, **options: Any) -> int:
         click.echo(predict_report.as_json(found), nl=False)
     else:
         predict_report.show(found)
+    return 1 if found.wrong else 0
+
+
+@bench.command("train")
+@click.argument(
+    "dataset", metavar="DATASET", required=False, type=click.Path(exists=True, path_type=Path)
+)
+@click.option(
+    "--images",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    metavar="DIR",
+    help="Folder of the pictures.  [default: looked for near DATASET]",
+)
+@click.option(
+    "--model",
+    default="mask-rcnn-r50-fpn",
+    show_default=True,
+    metavar="MODEL|ARCH",
+    help="Weights to train, or an architecture for random ones.",
+)
+@click.option(
+    "--contestant",
+    "contestants",
+    type=click.Choice(TRAINERS),
+    multiple=True,
+    metavar="NAME",
+    help=f"Only this one beside {STOCK}; may be given again. One of: {', '.join(TRAINERS)}.  [default: all]",
+)
+@click.option(
+    "--batch-size",
+    type=click.IntRange(min=1),
+    default=2,
+    show_default=True,
+    metavar="N",
+    help="Pictures per step.",
+)
+@click.option(
+    "--pictures",
+    type=click.IntRange(min=1),
+    default=None,
+    metavar="N",
+    help="Train on the first N pictures, again and again.  [default: one batch]",
+)
+@click.option(
+    "--instances",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    metavar="N",
+    help="Only pictures with N objects or more; those that --quick makes up have as many.",
+)
+@click.option(
+    "--repeat",
+    type=click.IntRange(min=1),
+    default=None,
+    metavar="N",
+    help="Rounds in which all take a step in turn, after an untimed one.  [default: 5; 1 with --quick]",
+)
+@click.option(
+    "--threads",
+    type=click.IntRange(min=1),
+    default=None,
+    metavar="N",
+    help="CPU threads of each contestant.  [default: torch's own choice]",
+)
+@min_size_option
+@max_size_option
+@click.option(
+    "--quick",
+    is_flag=True,
+    help="Tiny sizes and, without DATASET, made-up pictures: shows that all runs, says nothing of speed.",
+)
+@click.option("--json", "as_json", is_flag=True, help="JSON on stdout in place of the tables.")
+@device_option
+@common_options
+def time_train(as_json: bool, **options: Any) -> int:
+    """Time training steps against stock torchvision with its reference loop.
+
+    All contestants train the same network on the same pictures, with equal numbers of sampled anchors and RoIs, one
+    step after another in every round, each in a process of its own. Losses of the first batch are compared with
+    stock's, drawn samples being equal; exit code 1 if those of one that computes in fp32 differ.
+
+    \b
+    Example:
+      segcli bench train data/train.json --min-size 480 --max-size 640 --threads 2
+      segcli bench train data/train.json --model mask-rcnn-nano --batch-size 8 --json > bench.json
+      segcli bench train --quick
+    """
+    from segcli.bench import train_report
+    from segcli.bench.train import TrainSettings, run
+
+    found = run(TrainSettings(**options))
+    if as_json:
+        click.echo(train_report.as_json(found), nl=False)
+    else:
+        train_report.show(found)
     return 1 if found.wrong else 0

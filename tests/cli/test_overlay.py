@@ -129,6 +129,25 @@ def test_video_with_a_model_and_again_from_its_predictions(
     assert Path("a.mp4").read_bytes() != Path("b.mp4").read_bytes()
 
 
+def test_profile_of_a_video(opened: list[Any], capsys: pytest.CaptureFixture[str]) -> None:
+    """A row per stage over all frames, with a model and without; only where it is asked for."""
+    write_video(Path("in.mp4"))
+    flags = ["--model", "run", "--output", "a.mp4", "--save-predictions", "p.json"]
+    assert main(["overlay", "video", "in.mp4", *flags, "--profile"]) == 0
+    said = capsys.readouterr().err
+    assert "Profile of 6 frames" in said
+    for stage in ("decode", "prepare", "model", "draw", "encode"):
+        row = next(line for line in said.splitlines() if line.startswith(f"│ {stage} "))
+        assert row.split("│")[2].strip() == "6"
+    flags = ["--predictions", "p.json", "--output", "b.mp4"]
+    assert main(["overlay", "video", "in.mp4", *flags, "--profile"]) == 0
+    said = capsys.readouterr().err
+    assert "Profile of 6 frames" in said
+    assert "│ model " not in said
+    assert main(["overlay", "video", "in.mp4", *flags, "--overwrite"]) == 0
+    assert "Profile" not in capsys.readouterr().err
+
+
 def test_part_of_a_video(opened: list[Any]) -> None:
     """--start and --end take seconds and HH:MM:SS."""
     write_video(Path("in.mp4"), 50)

@@ -206,3 +206,14 @@ def test_profile(
     assert err.startswith("Profile of 2 pictures")
     assert "CPU seconds of all stages" in err.splitlines()[-1]
     assert file_names(tmp_path / "out") == ["a.png", "b.jpg", "sub/c.png"]
+
+
+def test_decoding_on_a_gpu_needs_one(
+    predict: Callable[..., int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Exit 2 in one line; cpu, which auto stands for, is fine."""
+    assert predict("--device", "cpu", "--decode", "nvjpeg") == 2
+    said = capsys.readouterr().err
+    assert "--decode nvjpeg needs a CUDA device" in said
+    assert said.count("\n") == 1
+    assert predict("--decode", "cpu", "--overwrite") == 0

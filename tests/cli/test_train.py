@@ -176,3 +176,46 @@ def test_a_second_process_on_the_same_run_is_refused(
     with folder_lock(run):
         assert main(["train", str(data), "--output", str(run), "--steps", "1", *QUICK]) == 1
     assert "in use by another segcli process" in capsys.readouterr().err
+
+
+def test_the_preview_needs_no_run(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Pictures of batches, nothing else; a folder that holds something is left alone."""
+    folder = tmp_path / "preview"
+    command = ["train", str(data), "--preview", str(folder), *QUICK]
+    assert main(command) == 0
+    assert "2 pictures of training batches" in capsys.readouterr().out
+    assert sorted(p.name for p in folder.iterdir()) == ["preview-000.png", "preview-001.png"]
+    assert main(command) == 1
+    assert "is not empty" in capsys.readouterr().err
+    assert main([*command, "--overwrite"]) == 0
+
+
+def test_a_run_needs_a_folder(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """--output is only left out with --preview."""
+    assert main(["train", str(data), *QUICK]) == 2
+    assert "--output" in capsys.readouterr().err
+
+
+def test_several_datasets(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """--also joins classes by name."""
+    table = json.loads(data.read_text())
+    table["categories"][0]["name"] = "box"
+    other = tmp_path / "other.json"
+    other.write_text(json.dumps(table))
+    arguments = [str(data), "--also", str(other), "--output", str(tmp_path / "run"), "--steps", "1"]
+    (tmp_path / "other").symlink_to(tmp_path / "train")
+    assert main(["train", *arguments, *QUICK]) == 0
+    assert "4 pictures (0 without objects), 2 classes" in capsys.readouterr().err
+
+
+def test_a_restart_by_torchrun_goes_on_by_itself(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without --resume, and without deleting anything where --overwrite was given at the start."""
+    command = ["train", str(data), "--output", str(tmp_path / "run"), "--overwrite", *QUICK]
+    assert main([*command, "--steps", "1"]) == 0
+    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
+    assert main([*command, "--steps", "2"]) == 0
+    assert "resumed after epoch 0, step 1" in capsys.readouterr().err
