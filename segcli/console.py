@@ -25,7 +25,7 @@ _NUMBER = re.compile(r"[-+−]?\d[\d,]*(\.\d*)?(e[-+]?\d+)?( ?%)?|[-–—]?")
 
 @dataclass
 class Verbosity:
-    """How much is said: 0 only warnings and errors, 1 normal, 2 details."""
+    """How much is said: −1 nothing (another process says it), 0 only warnings and errors, 1 normal, 2 details."""
 
     level: int = 1
 
@@ -52,7 +52,8 @@ def detail(message: str) -> None:
 
 def warn(message: str) -> None:
     """One line on stderr that -q does not silence."""
-    print(f"warning: {escape(message)}", file=sys.stderr, flush=True)
+    if VERBOSITY.level >= 0:
+        print(f"warning: {escape(message)}", file=sys.stderr, flush=True)
 
 
 def table(

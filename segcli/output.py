@@ -20,6 +20,7 @@ _MADE = (
     "failed.jsonl",
     "best.safetensors",
     "last.ckpt",
+    "previous.ckpt",
     "metrics.jsonl",
     "metrics.json",
     "report.html",

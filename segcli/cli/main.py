@@ -150,7 +150,7 @@ _STOPPED = (130, 143)
 # what to do after Ctrl-C or SIGTERM, for the commands that can go on
 _GO_ON = {
     "predict": "run the same command again to go on where it stopped",
-    "train": "run it again with --resume to go on after the last whole epoch",
+    "train": "run it again with --resume to go on where it stopped",
 }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -9,22 +10,23 @@ import click
 from click.core import ParameterSource
 
 from segcli.cli.options import (
-    MAX_SEED,
     common_options,
     compute_options,
     config_option,
     defaults,
     overwrite_option,
-    split_names,
 )
+from segcli.cli.train_options import recipe_options
 from segcli.config import TrainConfig
 
 if TYPE_CHECKING:
+    from segcli.annotations import Dataset
     from segcli.training.job import Job
-    from segcli.training.loop import Progress
+    from segcli.training.material import Material
+    from segcli.training.progress import Progress
+    from segcli.training.world import World
 
 _DEFAULT = defaults(TrainConfig)
-_POSITIVE = click.IntRange(min=1)
 _FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
 
 
@@ -33,15 +35,21 @@ _FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
 @click.option(
     "--output",
     type=click.Path(path_type=Path),
-    required=True,
     metavar="RUN",
-    help="Folder of the run.",
+    help="Folder of the run.  [required but for --preview]",
 )
 @click.option(
     "--images",
     type=_FOLDER,
     metavar="DIR",
     help="Folder of the pictures.  [default: looked for near DATASET]",
+)
+@click.option(
+    "--also",
+    type=click.Path(path_type=Path),
+    multiple=True,
+    metavar="DATASET",
+    help="Train on it too; classes are joined by name. May be given again.",
 )
 @click.option(
     "--val",
@@ -59,116 +67,20 @@ _FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
     metavar="MODEL|ARCH",
     help="Weights to start from, or an architecture for random ones (`segcli models list`).",
 )
-@click.option(
-    "--epochs",
-    type=_POSITIVE,
-    default=None,
-    metavar="N",
-    help="Passes over the data.  [default: 12]",
-)
-@click.option(
-    "--steps",
-    type=_POSITIVE,
-    default=None,
-    metavar="N",
-    help="Optimiser steps in place of --epochs.",
-)
-@click.option(
-    "--batch-size",
-    type=_POSITIVE,
-    default=None,
-    metavar="N",
-    help="Pictures per step.  [default: the model's own]",
-)
-@click.option(
-    "--optimizer",
-    type=click.Choice(["sgd", "adamw"]),
-    default=None,
-    help="[default: the model's own]",
-)
-@click.option(
-    "--lr",
-    type=click.FloatRange(min=0, min_open=True),
-    default=None,
-    help="Peak learning rate.  [default: the model's own, scaled with the batch size]",
-)
-@click.option(
-    "--weight-decay", type=click.FloatRange(min=0), default=None, help="[default: the model's own]"
-)
-@click.option(
-    "--momentum",
-    type=click.FloatRange(0, 1, max_open=True),
-    default=_DEFAULT["momentum"],
-    show_default=True,
-    help="Of sgd.",
-)
-@click.option(
-    "--schedule",
-    type=click.Choice(["cosine", "step"]),
-    default=_DEFAULT["schedule"],
-    show_default=True,
-    help="How the learning rate falls.",
-)
-@click.option(
-    "--warmup",
-    type=click.IntRange(min=0),
-    default=_DEFAULT["warmup"],
-    show_default=True,
-    metavar="N",
-    help="Steps in which it rises.",
-)
-@click.option(
-    "--clip",
-    type=click.FloatRange(min=0),
-    default=_DEFAULT["clip"],
-    show_default=True,
-    help="Largest gradient norm; 0 = any.",
-)
-@click.option(
-    "--augment",
-    multiple=True,
-    default=_DEFAULT["augment"],
-    callback=split_names,
-    metavar="NAMES",
-    help="Some of flip,scale, or an empty text for none.  [default: flip,scale]",
-)
-@click.option(
-    "--eval-every",
-    type=_POSITIVE,
-    default=_DEFAULT["eval_every"],
-    show_default=True,
-    metavar="N",
-    help="Epochs between validations.",
-)
-@click.option(
-    "--max-dets",
-    type=_POSITIVE,
-    default=_DEFAULT["max_dets"],
-    show_default=True,
-    metavar="N",
-    help="Detections per picture in validation.",
-)
-@click.option(
-    "--seed",
-    type=click.IntRange(0, MAX_SEED),
-    default=_DEFAULT["seed"],
-    show_default=True,
-    help="Of everything random.",
-)
-@click.option(
-    "--workers",
-    type=click.IntRange(min=0),
-    default=None,
-    metavar="N",
-    help="Processes that read pictures.  [default: cores less one, at most 4]",
-)
+@recipe_options
 @click.option(
     "--crowd-as-instance", is_flag=True, help="Train on iscrowd annotations as on any other."
 )
 @click.option(
+    "--preview",
+    type=click.Path(file_okay=False, path_type=Path),
+    metavar="DIR",
+    help="Only write pictures of the first batches, as the network would see them, to DIR.",
+)
+@click.option(
     "--resume",
     is_flag=True,
-    help="Go on after the last epoch of RUN; starts anew where RUN is empty.",
+    help="Go on where RUN stopped; starts anew where RUN is empty.",
 )
 @compute_options
 @overwrite_option
@@ -182,36 +94,85 @@ def train(ctx: click.Context, /, **options: Any) -> int:
     --val the last), last.ckpt (for --resume), metrics.jsonl and config.toml. Only RUN/best.safetensors is needed to
     predict: `--model RUN` names it.
 
+    Ctrl-C and SIGTERM save a checkpoint first, and `kill -9` loses a few minutes at most: with --resume the run ends
+    with the same weights as if it had never been stopped. On several GPUs: `torchrun --nproc-per-node 8 -m segcli
+    train …`, with --batch-size for each.
+
     \b
     Example:
       segcli train data/train.json --val data/val.json --model mask-rcnn-nano --epochs 30 --output run
     """
-    from segcli.data.locate import open_dataset
-    from segcli.evaluation.model import whole_truth
-    from segcli.files import folder_lock
-    from segcli.training.job import run
-    from segcli.training.setup import prepare
+    from segcli.training.world import device_of_process, joined_world
 
     if options["resume"] and options["overwrite"]:
         raise click.UsageError("found both --resume and --overwrite; give one of them")
+    if options["output"] is None and options["preview"] is None:
+        raise click.MissingParameter(ctx=ctx, param_hint="'--output'", param_type="option")
     _choose_length(ctx, options)
-    crowd, folder = options["crowd_as_instance"], options["output"]
-    data = open_dataset(options["dataset"], options["images"], crowd_as_instance=crowd)
-    val = None
-    if options["val"] is not None:
-        val = open_dataset(options["val"], options["val_images"], crowd_as_instance=crowd)
-        val = whole_truth(
-            val, crowd_as_instance=crowd
-        )  # as `segcli eval`: absent pictures are misses
-    names = TrainConfig.__dataclass_fields__
-    config = TrainConfig(**{k: v for k, v in options.items() if k in names})
-    with folder_lock(folder):
-        job = prepare(
-            data, val, config, folder=folder, resume=options["resume"],
-            overwrite=options["overwrite"], roi_align=options["roi_align"],
-        )  # fmt: skip
-        _report(job, run(job))
+    if options["preview"] is not None:
+        _preview(options)
+        return 0
+    with joined_world(device_of_process(options["device"])) as world:
+        _train(options, world)
     return 0
+
+
+def _train(options: dict[str, Any], world: World) -> None:
+    """The run of this process; every process reads the datasets, rank 0 alone opens RUN."""
+    from segcli.files import folder_lock
+    from segcli.training.job import run
+    from segcli.training.setup import prepare
+    from segcli.training.together import prepare_together
+    from segcli.training.world import was_restarted
+
+    material, val = _read(options)
+    config = _config(options)
+    with ExitStack() as stack:
+
+        def make_ready() -> Job:
+            stack.enter_context(folder_lock(options["output"]))
+            again = was_restarted()  # by torchrun: the run goes on by itself
+            return prepare(
+                material, val, config, folder=options["output"],
+                resume=options["resume"] or again, overwrite=options["overwrite"] and not again,
+                roi_align=options["roi_align"], world=world,
+            )  # fmt: skip
+
+        job = prepare_together(make_ready, material, val, config=config, world=world)
+        progress = run(job)
+        if world.is_main:
+            _report(job, progress)
+
+
+def _config(options: dict[str, Any]) -> TrainConfig:
+    names = TrainConfig.__dataclass_fields__
+    return TrainConfig(**{k: v for k, v in options.items() if k in names})
+
+
+def _preview(options: dict[str, Any]) -> None:
+    from segcli.training.setup import preview
+
+    material, _ = _read(options)
+    folder = options["preview"]
+    paths = preview(material, _config(options), folder=folder, overwrite=options["overwrite"])
+    click.echo(f"{len(paths)} pictures of training batches: {folder}")
+
+
+def _read(options: dict[str, Any]) -> tuple[Material, Dataset | None]:
+    """Training pictures packed, validation whole: absent pictures are misses, as in `segcli eval`."""
+    from segcli.data.locate import open_dataset
+    from segcli.evaluation.model import whole_truth
+    from segcli.training.material import Material
+
+    crowd = options["crowd_as_instance"]
+    named = [(options["dataset"], options["images"]), *((path, None) for path in options["also"])]
+    material = Material.of(
+        [open_dataset(path, images, crowd_as_instance=crowd) for path, images in named]
+    )
+    if options["val"] is None:
+        return material, None
+    val = open_dataset(options["val"], options["val_images"], crowd_as_instance=crowd)
+    return material, whole_truth(val, crowd_as_instance=crowd)
 
 
 def _choose_length(ctx: click.Context, options: dict[str, Any]) -> None:

@@ -1,33 +1,37 @@
-"""A training run: from a dataset to `RUN/best.safetensors`, epoch by epoch, resumable at each."""
+"""A training run: from a dataset to `RUN/best.safetensors`, epoch by epoch, resumable after every step."""
 
 from __future__ import annotations
 
-import math
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
-
-import torch
 
 from segcli.annotations import Dataset
-from segcli.config import PredictConfig, TrainConfig
+from segcli.config import TrainConfig
 from segcli.console import say
-from segcli.data.order import EpochBatches
+from segcli.data.order import EpochBatches, Share
+from segcli.data.repeats import repeat_factors
 from segcli.data.training_set import TrainingSet
 from segcli.device import Compute
-from segcli.errors import TrainingError
 from segcli.models import MaskRCNN
-from segcli.training.checkpoint import load_last, save_last
-from segcli.training.loader import EpochData, read_ahead
+from segcli.models.training.prepare import prepare_for_training
+from segcli.training.checkpoint import load_last
+from segcli.training.ema import MovingAverage
+from segcli.training.loader import read_ahead
 from segcli.training.log import TrainingLog
-from segcli.training.loop import Progress, train_one_epoch
+from segcli.training.loop import StepRules
+from segcli.training.material import Material
 from segcli.training.optim import Schedule, build_optimizer
-from segcli.training.start import freeze_early_layers
-from segcli.zoo import LoadedModel, save_model
-
-if TYPE_CHECKING:
-    from segcli.evaluation.metrics import Metrics
+from segcli.training.parallel import LossNetwork
+from segcli.training.progress import Progress
+from segcli.training.recipe import losses_of, warmup_of
+from segcli.training.session import Session
+from segcli.training.start import freeze_stages
+from segcli.training.state import TrainState
+from segcli.training.stopping import StopRequest
+from segcli.training.tensorboard import TensorBoard
+from segcli.training.world import ALONE, World
+from segcli.zoo import LoadedModel
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,7 +40,7 @@ class Job:
 
     Attributes:
         model: what training starts from.
-        train: training pictures; those without objects are kept.
+        material: training pictures.
         val: validation pictures, or None.
         config: settings, no `None` left among those that the loop reads.
         steps: optimiser steps in all.
@@ -44,10 +48,11 @@ class Job:
         workers: processes that read pictures.
         folder: RUN.
         roi_align: backend.
+        world: the processes that train together.
     """
 
     model: LoadedModel
-    train: Dataset
+    material: Material
     val: Dataset | None
     config: TrainConfig
     steps: int
@@ -55,32 +60,87 @@ class Job:
     workers: int
     folder: Path
     roi_align: str = "auto"
+    world: World = ALONE
 
-    def epoch_data(self, epoch: int) -> EpochData:
-        """What one epoch reads, and in which order."""
-        config, before = self.config, self.model.spec.conventions.preprocess
+    def order(self, epoch: int = 0, start: int = 0) -> EpochBatches:
+        """Which pictures make which batch of an epoch, from batch `start` of it on."""
+        config, pictures = self.config, self.material.pictures
         assert config.batch_size is not None
-        pictures = self.train.pictures
-        shapes = [p.size[0] / p.size[1] for p in pictures]
-        return EpochData(
-            TrainingSet(pictures, before, augment=config.augment, seed=config.seed),
-            EpochBatches(shapes, config.batch_size, seed=config.seed, epoch=epoch),
-            before.pad_multiple,
+        rare = config.repeat_threshold
+        return EpochBatches(
+            pictures.shapes(), config.batch_size, seed=config.seed, epoch=epoch, start=start,
+            share=Share(self.world.rank, self.world.size),
+            repeats=repeat_factors(pictures, rare) if rare else None,
+        )  # fmt: skip
+
+    def pictures(self) -> TrainingSet:
+        """The training pictures as the network wants them."""
+        config = self.config
+        return TrainingSet(
+            self.material.pictures, self.model.spec.conventions.preprocess,
+            augment=config.augment, seed=config.seed,
+            max_instances=config.max_instances, classes=self.material.classes,
+        )  # fmt: skip
+
+    def rules(self) -> StepRules:
+        """How a step is made."""
+        config = self.config
+        assert config.lr is not None
+        return StepRules(
+            schedule=Schedule(config.schedule, warmup_of(config, self.steps), self.steps),
+            peak_lr=config.lr,
+            compute=self.compute,
+            clip=config.clip,
+            accumulate=config.accumulate,
+            seed=config.seed,
+            world=self.world,
         )
 
 
 def run(job: Job) -> Progress:
-    """Train to the end, from `last.ckpt` where there is one.
+    """Train to the end, from the last checkpoint where there is one.
 
     Raises:
-        TrainingError: a loss is not finite.
+        TrainingError: several steps in a row broke, or there is not enough memory for one.
+        OutputError: no space is left for a checkpoint.
+        KeyboardInterrupt, Terminated: after Ctrl-C or SIGTERM, with a checkpoint saved.
     """
-    config, progress = job.config, Progress()
+    state = build_state(job)
+    kept = _go_on(job, state)
+    progress = state.progress
+    order = job.order(progress.epoch, progress.batch)
+    with (
+        StopRequest().heeded() as stop,
+        TrainingLog(
+            job.folder / "metrics.jsonl" if job.world.is_main else None,
+            progress,
+            job.steps,
+            keep=kept,
+            board=_board(job, progress),
+        ) as log,
+    ):
+        session = Session(job, state, log, stop)
+        batches = read_ahead(
+            job.pictures(), order, job.workers,
+            pinned=job.compute.device.type == "cuda", told=session.name_left_out,
+        )  # fmt: skip
+        with closing(batches):
+            session.train(batches, order.whole, LossNetwork(state.network, job.compute, job.world))
+    return progress
+
+
+def build_state(job: Job) -> TrainState:
+    """Network, optimiser and average at step 0, on their device."""
+    config = job.config
     network = MaskRCNN(job.model.spec, job.roi_align)
     network.load_state_dict(job.model.state)
-    freeze_early_layers(network, job.model)
-    # channels-last convolutions are 1.3 times as fast on CPUs, and what tensor cores want
-    network.to(job.compute.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    assert config.freeze is not None
+    freeze_stages(network, config.freeze)
+    prepare_for_training(
+        network.to(job.compute.device),
+        losses=losses_of(config),
+        checkpoint_activations=config.checkpointing,
+    )
     assert config.optimizer is not None
     assert config.lr is not None
     assert config.weight_decay is not None
@@ -88,92 +148,20 @@ def run(job: Job) -> Progress:
         network, config.optimizer,
         lr=config.lr, weight_decay=config.weight_decay, momentum=config.momentum,
     )  # fmt: skip
-    if (job.folder / "last.ckpt").exists():
-        progress = _go_on(job.folder / "last.ckpt", network, optimizer)
-    schedule = Schedule(config.schedule, warmup_of(config, job.steps), job.steps)
-    named: set[str] = set()
-    with TrainingLog(job.folder / "metrics.jsonl", progress, job.steps) as log:
-        while progress.step < job.steps:
-            torch.manual_seed(config.seed * 1_000_003 + progress.epoch)
-            before, data = progress.step, job.epoch_data(progress.epoch)
-            with closing(read_ahead(data, job.workers, named=named)) as batches:
-                train_one_epoch(
-                    network, optimizer, batches, progress,
-                    schedule=schedule, peak_lr=config.lr, clip=config.clip,
-                    compute=job.compute, report=log.step,
-                )  # fmt: skip
-            if progress.step == before:
-                raise TrainingError(f"{job.train.source}: not one of its pictures can be read")
-            progress.epoch += 1
-            log.flush()
-            _evaluate(job, network, progress, log)
-            save_last(job.folder / "last.ckpt", job.model, network, optimizer, progress)
-    return progress
+    average = MovingAverage(network, config.ema) if config.ema else None
+    return TrainState(network, optimizer, average)
 
 
-def _go_on(path: Path, network: MaskRCNN, optimizer: torch.optim.Optimizer) -> Progress:
-    record, content = load_last(path)
-    network.load_state_dict(content["model"])
-    optimizer.load_state_dict(content["optimizer"])
-    progress = Progress(**record["progress"])
-    say(f"resumed after epoch {progress.epoch}, step {progress.step}")
-    return progress
+def _board(job: Job, progress: Progress) -> TensorBoard | None:
+    wanted = job.config.tensorboard and job.world.is_main
+    return TensorBoard(job.folder, step=progress.step) if wanted else None
 
 
-def _evaluate(job: Job, network: MaskRCNN, progress: Progress, log: TrainingLog) -> None:
-    """Measure where it is time to, and keep the best weights by mask AP; without validation the last."""
-    final = progress.step >= job.steps
-    if job.val is None:
-        _save_best(job, network, progress, None)
-        say(f"epoch {progress.epoch}, step {progress.step}/{job.steps}: loss {log.loss:.3f}")
-        return
-    if not final and progress.epoch % job.config.eval_every:
-        return
-    metrics = _measure(job, network, job.val)
-    ap = metrics.mask["AP"] if metrics.mask else None
-    log.write({"val": {"box": metrics.box, "mask": metrics.mask}})
-    better = progress.best_ap is None or (ap is not None and ap > progress.best_ap)
-    if better:
-        progress.best_ap, progress.best_epoch = ap, progress.epoch
-        _save_best(job, network, progress, metrics)
-    shown = "-" if ap is None else f"{ap:.3f}"
-    say(
-        f"epoch {progress.epoch}, step {progress.step}/{job.steps}: mask AP {shown}"
-        f"{' (best so far)' if better else ''}, loss {log.loss:.3f}, {progress.seconds:.0f} s of training"
-    )
-
-
-def _measure(job: Job, network: MaskRCNN, val: Dataset) -> Metrics:
-    from segcli.evaluation.model import evaluate_predictor
-    from segcli.prediction.predictor import Predictor
-
-    settings = PredictConfig(max_detections=job.config.max_dets)
-    exact = Compute(job.compute.device, "fp32")  # numbers are those that `segcli eval` gives
-    predictor = Predictor(network, job.model.categories, exact, config=settings)
-    return evaluate_predictor(predictor, val, max_dets=job.config.max_dets)
-
-
-def _save_best(job: Job, network: MaskRCNN, progress: Progress, metrics: Metrics | None) -> None:
-    info = {
-        **{key: job.model.info[key] for key in ("licence",) if key in job.model.info},
-        "started_from": job.model.source,
-        "epoch": progress.epoch,
-        "step": progress.step,
-        "max_dets": job.config.max_dets,
-        "val": None if metrics is None else {"box": metrics.box, "mask": metrics.mask},
-    }
-    state = {name: value.cpu() for name, value in network.state_dict().items()}
-    save_model(job.folder / "best.safetensors", replace(job.model, state=state, info=info))
-
-
-def warmup_of(config: TrainConfig, steps: int) -> int:
-    """Steps of warm-up; at most a third of a short run, so that the learning rate also reaches its peak and falls."""
-    return min(config.warmup, steps // 3)
-
-
-def steps_of(config: TrainConfig, pictures: int) -> int:
-    """Optimiser steps in all: `steps`, else `epochs` passes."""
-    assert config.batch_size is not None
-    if config.steps is not None:
-        return config.steps
-    return (config.epochs or 12) * math.ceil(pictures / config.batch_size)
+def _go_on(job: Job, state: TrainState) -> int:
+    """Take over the last checkpoint, which rank 0 reads; bytes of `metrics.jsonl` that belong to it."""
+    found = job.world.share(load_last(job.folder) if job.world.is_main else None)
+    if found is None:
+        return 0
+    state.restore(found.tensors, found.progress)
+    say(f"resumed after epoch {state.progress.epoch}, step {state.progress.step}")
+    return int(found.metrics_bytes)

@@ -1,128 +1,156 @@
-"""One epoch, on one screen: data -> losses -> step."""
+"""Training steps, on one screen: data -> losses -> step."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
-from segcli.data.training_set import Batch
+from segcli.data.batch import Batch
 from segcli.device import Compute
-from segcli.errors import TrainingError
-from segcli.models import MaskRCNN
-from segcli.training.optim import Schedule, set_lr
+from segcli.training.memory import memory_errors_named
+from segcli.training.optim import Schedule, set_lr, step_unless
+from segcli.training.parallel import LossNetwork
+from segcli.training.progress import Progress
+from segcli.training.state import TrainState
+from segcli.training.steps import StepReport
+from segcli.training.world import ALONE, World
 
 
-@dataclass
-class Progress:
-    """Where a run stands; stored in `last.ckpt`.
+@dataclass(frozen=True, eq=False)
+class StepRules:
+    """How a step is made; constant through a run.
 
     Attributes:
-        epoch: epochs finished.
-        step: optimiser steps done.
-        seconds: spent in training steps, loading included, evaluation apart.
-        best_ap: best mask AP on the validation set, None before the first.
-        best_epoch: when that was.
+        schedule: learning rate as a factor of `peak_lr`, and steps in all.
+        peak_lr: highest learning rate.
+        compute: device and precision.
+        clip: largest gradient norm; 0 = any.
+        accumulate: batches per step; their losses are averaged.
+        seed: of the run.
+        world: the processes that train together.
     """
 
-    epoch: int = 0
-    step: int = 0
-    seconds: float = 0.0
-    best_ap: float | None = None
-    best_epoch: int | None = None
+    schedule: Schedule
+    peak_lr: float
+    compute: Compute
+    clip: float = 0.0
+    accumulate: int = 1
+    seed: int = 0
+    world: World = ALONE
 
 
-@dataclass(frozen=True)
-class StepReport:
-    """What one step did: losses by name, learning rate, gradient norm before clipping, pictures."""
-
-    losses: dict[str, float]
-    lr: float
-    gradient_norm: float
-    pictures: int
-
-
-def train_one_epoch(
-    network: MaskRCNN,
-    optimizer: torch.optim.Optimizer,
-    batches: Iterable[Batch],
-    progress: Progress,
+def train_epoch(
+    state: TrainState,
+    losses_of: LossNetwork,
+    batches: Iterator[Batch],
+    length: int,
     *,
-    schedule: Schedule,
-    peak_lr: float,
-    clip: float,
-    compute: Compute,
-    report: Callable[[StepReport], None],
-) -> None:
-    """Train until the batches or the schedule's steps are used up.
+    rules: StepRules,
+    stop: Callable[[], bool],
+    report: Callable[[StepReport, bool], bool],
+) -> bool:
+    """Train from where the epoch stands until its end, the schedule's, or until somebody asks to stop.
+
+    A step whose gradient is not finite changes nothing but the count; the device decides, the host does not wait.
+
+    Args:
+        state: weights, optimiser, average and progress, changed in place.
+        losses_of: `state.network`, wrapped.
+        batches: of this epoch from `state.progress.batch` on, and of those after it.
+        length: batches of the epoch.
+        rules: how a step is made.
+        stop: whether this process was asked to end.
+        report: told of every step, and whether it is the last one for now; says whether some process was asked to end.
+
+    Returns:
+        whether somebody asked to stop.
 
     Raises:
-        TrainingError: a loss is not finite; names the pictures of the batch.
+        TrainingError: a batch does not fit into memory.
     """
-    network.train()
-    started = time.monotonic()
-    for batch in batches:
-        if not batch.sizes:
-            continue
-        lr = peak_lr * schedule.factor(progress.step)
-        set_lr(optimizer, lr)
-        images, targets = to_device(batch, compute.device)
-        with compute.autocast():
-            losses = network(images, batch.sizes, targets)
-        assert isinstance(losses, dict)
-        total = torch.stack([loss.float() for loss in losses.values()]).sum()
-        check_finite(losses, batch, progress.step)
-        optimizer.zero_grad(set_to_none=True)
-        total.backward()  # type: ignore[no-untyped-call]
-        norm = nn.utils.clip_grad_norm_(network.parameters(), clip if clip > 0 else float("inf"))
-        check_gradient(norm, batch, progress.step)
-        optimizer.step()
-        progress.step += 1
-        progress.seconds += time.monotonic() - started
-        values = {name: float(loss.detach()) for name, loss in losses.items()}
-        report(StepReport(values, lr, float(norm), len(batch.sizes)))
-        if progress.step >= schedule.steps:
-            break
+    state.network.train()
+    progress, alone, ending = state.progress, rules.world.size == 1, False
+    while not ending and progress.batch < length and progress.step < rules.schedule.steps:
         started = time.monotonic()
+        parts = list(islice(batches, min(rules.accumulate, length - progress.batch)))
+        used = [part for part in parts if part.sizes or not alone]
+        if used:
+            lr = rules.peak_lr * rules.schedule.factor(progress.step)
+            set_lr(state.optimizer, lr)
+            losses, norm = compute_gradients(state, losses_of, used, rules)
+            step_unless(state.optimizer, ~torch.isfinite(norm))
+            progress.step += 1
+            if state.average is not None:
+                state.average.update(progress.step)
+        progress.batch += len(parts)
+        progress.seconds += time.monotonic() - started
+        asked = stop()
+        last = progress.batch >= length or progress.step >= rules.schedule.steps
+        if used:
+            done = _report(losses, norm, lr, used, progress.step, rules.world, asked=asked)
+            ending = report(done, last or (alone and asked))
+        ending |= alone and asked
+    return ending
 
 
-def to_device(batch: Batch, device: torch.device) -> tuple[Tensor, list[dict[str, Tensor]]]:
-    """Pictures and targets where the network is."""
-    images = batch.images.to(device, non_blocking=True, memory_format=torch.channels_last)
-    targets = [
-        {name: value.to(device, non_blocking=True) for name, value in target.items()}
-        for target in batch.targets
-    ]
-    return images, targets
+def compute_gradients(
+    state: TrainState, losses_of: LossNetwork, parts: list[Batch], rules: StepRules
+) -> tuple[dict[str, Tensor], Tensor]:
+    """Gradients of the mean loss of one or several batches, clipped.
 
-
-def check_gradient(norm: Tensor, batch: Batch, step: int) -> None:
-    """Stop before a broken gradient of a finite loss reaches the weights.
-
-    Raises:
-        TrainingError: names the step and the pictures.
+    Returns:
+        this process's share of each loss, and the norm of the gradient before clipping; neither is read.
     """
-    if not bool(torch.isfinite(norm)):
-        raise TrainingError(f"step {step + 1}: the gradient is {float(norm)} on {_blame(batch)}")
+    state.optimizer.zero_grad(set_to_none=True)
+    sums: dict[str, Tensor] = {}
+    for number, part in enumerate(parts):
+        torch.manual_seed(draw_seed(rules.seed, state.progress, number))
+        final = number == len(parts) - 1
+        with memory_errors_named(part, state.progress.step + 1), losses_of.reduced(final=final):
+            losses = losses_of(part)
+            total = torch.stack(list(losses.values())).sum()
+            # DDP takes the mean over processes, and each has only its share of the losses
+            (total * (rules.world.size / len(parts))).backward()  # type: ignore[no-untyped-call]
+        for name, loss in losses.items():
+            sums[name] = sums.get(name, 0.0) + loss.detach() / len(parts)
+    limit = rules.clip if rules.clip > 0 else float("inf")
+    return sums, nn.utils.clip_grad_norm_(state.network.parameters(), limit)
 
 
-def _blame(batch: Batch) -> str:
-    return (
-        f"{', '.join(batch.file_names)}; the last good checkpoint is kept; "
-        "look at these pictures' annotations, or lower --lr"
+def draw_seed(seed: int, progress: Progress, part: int) -> int:
+    """Of what the network draws on one batch: keyed by place, so that nothing random needs to be stored."""
+    place = (seed, progress.epoch, progress.batch + part)
+    return int(np.random.SeedSequence(place).generate_state(1)[0])
+
+
+def _report(
+    losses: dict[str, Tensor],
+    norm: Tensor,
+    lr: float,
+    parts: list[Batch],
+    step: int,
+    world: World,
+    *,
+    asked: bool,
+) -> StepReport:
+    """What the step did; where there are several processes, summed over them, still on the device."""
+    pictures = sum(len(part.sizes) for part in parts)
+    values = torch.stack(
+        [*losses.values(), norm.new_full((), float(asked)), norm.new_full((), float(pictures))]
     )
-
-
-def check_finite(losses: dict[str, Tensor], batch: Batch, step: int) -> None:
-    """Stop before a broken loss reaches the weights.
-
-    Raises:
-        TrainingError: names the loss, the step, and the pictures.
-    """
-    broken = [name for name, loss in losses.items() if not bool(torch.isfinite(loss))]
-    if broken:
-        value = float(losses[broken[0]].detach())
-        raise TrainingError(f"step {step + 1}: {broken[0]} is {value} on {_blame(batch)}")
+    shared = world.sum(values)
+    return StepReport(
+        step=step,
+        losses=dict(zip(losses, shared, strict=False)),
+        norm=norm,
+        stop=shared[-2],
+        pictures=shared[-1],
+        lr=lr,
+        files=tuple(name for part in parts for name in part.file_names),
+    )

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from segcli.errors import UsageError
 
@@ -50,7 +50,13 @@ def build_optimizer(
         {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
     ]
     if name == "sgd":
-        return torch.optim.SGD(groups, lr=lr, momentum=momentum, fused=_can_fuse(trained))
+        sgd = torch.optim.SGD(groups, lr=lr, momentum=momentum, fused=_can_fuse(trained))
+        if (
+            momentum
+        ):  # zero, as its first step would make it; but that step may be one that is skipped
+            for parameter in trained:
+                sgd.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+        return sgd
     if name == "adamw":
         return torch.optim.AdamW(groups, lr=lr, fused=_can_fuse(trained))
     raise UsageError(f"--optimizer {name}: expected sgd or adamw")
@@ -65,3 +71,15 @@ def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:
     """Set the learning rate of every group."""
     for group in optimizer.param_groups:
         group["lr"] = lr
+
+
+def step_unless(optimizer: torch.optim.Optimizer, broken: Tensor) -> None:
+    """One step, unless `broken` (bool, 0-d) is true: then weights and optimiser stay as they are.
+
+    A fused kernel asks the device itself (`found_inf`, as for `torch.amp.GradScaler`), so the host does not wait.
+    """
+    if all(group["fused"] for group in optimizer.param_groups):
+        optimizer.found_inf = broken.float()  # type: ignore[attr-defined]
+        optimizer.step()
+    elif not bool(broken):
+        optimizer.step()

@@ -3,36 +3,53 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from segcli import config as configuration
-from segcli.annotations import Dataset, Picture
+from segcli.annotations import Dataset
 from segcli.categories import Categories
 from segcli.config import TrainConfig, to_settings
 from segcli.console import say
 from segcli.data.augment import check_names
-from segcli.device import resolve, roi_align_on
-from segcli.errors import TrainingError, UsageError
+from segcli.device import Compute, resolve, roi_align_on
+from segcli.errors import OutputError, UsageError
 from segcli.evaluation.joining import join_classes
 from segcli.files import sha256, write_bytes
 from segcli.models import ARCHITECTURES, ModelSpec
 from segcli.models.roi_align import explain
 from segcli.output import check_output, claim_output, sweep
-from segcli.training.checkpoint import load_last
-from segcli.training.job import Job, steps_of, warmup_of
+from segcli.training.checkpoint import Checkpoint, load_last
+from segcli.training.job import Job
+from segcli.training.loader import read_ahead
+from segcli.training.material import Material
+from segcli.training.preview import write_previews
+from segcli.training.recipe import (
+    describe_lr,
+    describe_step,
+    losses_of,
+    resolve_recipe,
+    steps_of,
+    warmup_of,
+)
 from segcli.training.start import starting_model
+from segcli.training.tensorboard import check_installed
+from segcli.training.world import ALONE, World, device_of_process
 from segcli.zoo import LoadedModel, is_path
 
 COMMAND = "train"
 # what may differ between the first start and a resume
-_FREE = frozenset({"epochs", "steps", "workers", "device"})
+_FREE = frozenset({"epochs", "steps", "workers", "device", "patience", "tensorboard"}) | frozenset(
+    {"save_every", "max_bad_steps", "max_instances", "checkpointing"}
+)
 
 
 def prepare(
-    train: Dataset,
+    material: Material,
     val: Dataset | None,
     config: TrainConfig,
     *,
@@ -40,31 +57,40 @@ def prepare(
     resume: bool,
     overwrite: bool,
     roi_align: str = "auto",
+    world: World = ALONE,
 ) -> Job:
     """Make RUN ready and resolve every setting. The caller holds RUN's lock.
+
+    With several processes this is rank 0's to do, see `segcli.training.together`.
 
     Raises:
         UsageError: settings that do not fit together, or other ones than at the start of the run that is resumed.
         OutputError: RUN holds something else.
-        TrainingError: nothing to train on.
     """
     check_names(config.augment)
+    losses_of(config)  # refuses unknown ones
+    if config.tensorboard:
+        check_installed()
     sweep(folder)  # what a kill -9 left half-written
-    train = replace(train, pictures=tuple(trainable(train.pictures)))
-    if not any(p.annotations for p in train.pictures):
-        raise TrainingError(f"{train.source}: no object to train on")
     if val is not None:
-        join_classes(train.categories, val.categories)  # refuses now what would fail after an epoch
+        join_classes(
+            material.categories, val.categories
+        )  # refuses now what would fail after an epoch
     saved = _saved(folder) if resume else None
-    compute = resolve(config.device, _precision(config, saved), training=True)
+    device = device_of_process(config.device)
+    compute = resolve(device, _precision(config, saved))
     roi_align_on(compute.device, roi_align)
     if saved is None:
         _refuse_own_input(config.model, folder)
         check_output(folder, overwrite=overwrite, command=COMMAND)
-    last = folder / "last.ckpt"
-    model = _resumed(last) if saved is not None and last.exists() else starting_model(config, train)
-    resolved = replace(resolve_recipe(config, model), precision=compute.precision)
-    settings = _resolved(resolved, train, val) | {"roi_align": roi_align}
+    found = None if saved is None else load_last(folder)
+    model = starting_model(config, material) if found is None else _resumed(found)
+    resolved = resolve_recipe(config, model, processes=world.size)
+    resolved = replace(resolved, precision=compute.precision)
+    settings = _resolved(resolved, material, val) | {
+        "roi_align": roi_align,
+        "processes": world.size,
+    }
     if saved is None:  # only now, when nothing can fail for the settings' sake, may an old run go
         claim_output(folder, overwrite=overwrite, command=COMMAND)
         _save(folder, config, settings)
@@ -72,17 +98,43 @@ def prepare(
         _refuse_differences(saved, settings, folder)
     job = Job(
         model=model,
-        train=train,
+        material=material,
         val=val,
         config=resolved,
-        steps=steps_of(resolved, len(train.pictures)),
+        steps=0,
         compute=compute,
-        workers=_workers(config),
+        workers=workers_of(config),
         folder=folder,
         roi_align=roi_align,
+        world=world,
     )
-    _announce(job)
+    job = replace(job, steps=steps_of(resolved, job.order().whole))
+    _announce(job, config.lr)
     return job
+
+
+def preview(
+    material: Material, config: TrainConfig, *, folder: Path, overwrite: bool
+) -> list[Path]:
+    """Draw the first batches as the network would see them; see `segcli.training.preview`.
+
+    Raises:
+        OutputError: the folder holds something, and `overwrite` is not given.
+    """
+    check_names(config.augment)
+    if not overwrite and folder.exists() and any(folder.iterdir()):
+        raise OutputError(
+            f"{folder}: is not empty; choose another folder, or give --overwrite to write into it"
+        )
+    model = starting_model(config, material)
+    compute = Compute(torch.device("cpu"), "fp32")
+    resolved = resolve_recipe(config, model)
+    job = Job(model, material, None, resolved, 0, compute, 0, folder)
+    batches = read_ahead(job.pictures(), job.order(), 0, told=lambda _batch: None)
+    preprocess = model.spec.conventions.preprocess
+    return write_previews(
+        islice(batches, job.order().whole), folder, material.categories, preprocess
+    )
 
 
 def _precision(config: TrainConfig, saved: dict[str, Any] | None) -> str:
@@ -99,53 +151,28 @@ def _refuse_own_input(model: str, folder: Path) -> None:
         raise UsageError(f"--model {model}: lies in --output {folder}; choose another --output")
 
 
-def trainable(pictures: Iterable[Picture]) -> Iterable[Picture]:
-    """Pictures with objects, and pictures without any annotation, as background; not those that hold only crowds."""
-    for picture in pictures:
-        if not picture.annotations or not all(a.iscrowd for a in picture.annotations):
-            yield picture
-
-
-def resolve_recipe(config: TrainConfig, model: LoadedModel) -> TrainConfig:
-    """Fill in the architecture's own batch size, optimiser and learning rate (scaled with the batch size).
-
-    Linear for SGD (Goyal et al. 2017); with the square root for AdamW (Malladi et al. 2022).
-    """
-    recipe = ARCHITECTURES[model.spec.architecture].recipe
-    batch_size = config.batch_size or recipe.batch_size
-    optimizer = config.optimizer or recipe.optimizer
-    same = optimizer == recipe.optimizer
-    lr = config.lr
-    if lr is None:
-        base = recipe.lr if same else {"sgd": 0.00125 * recipe.batch_size, "adamw": 1e-4}[optimizer]
-        growth = batch_size / recipe.batch_size
-        lr = base * (growth if optimizer == "sgd" else growth**0.5)
-    decay = config.weight_decay
-    if decay is None:
-        decay = recipe.weight_decay if same else 1e-4
-    return replace(config, batch_size=batch_size, optimizer=optimizer, lr=lr, weight_decay=decay)
-
-
-def _announce(job: Job) -> None:
-    config = job.config
-    empty = sum(1 for p in job.train.pictures if not p.annotations)
+def _announce(job: Job, lr: float | None) -> None:
+    config, material, world = job.config, job.material, job.world
     say(
-        f"training {job.model.spec.architecture} on {len(job.train.pictures)} pictures ({empty} without objects), "
-        f"{len(job.train.categories)} classes; {job.compute.describe()}; "
+        f"training {job.model.spec.architecture} on {len(material.pictures)} pictures ({material.empty} without "
+        f"objects), {len(material.categories)} classes; {job.compute.describe()}; "
         f"RoIAlign: {explain(job.roi_align, job.compute.device)}"
     )
     say(
-        f"{job.steps} steps of {config.batch_size}, {config.optimizer}, peak lr {config.lr:.3g}, "
+        f"{job.steps} steps of {describe_step(config, world.size)}, {config.optimizer}, "
+        f"peak lr {describe_lr(config, lr, job.model, world.size)}, "
         f"{config.schedule} with {warmup_of(config, job.steps)} steps of warm-up, "
         f"size {job.model.spec.conventions.preprocess.min_size}–{job.model.spec.conventions.preprocess.max_size}, "
         f"{job.workers} workers"
     )
 
 
-def _workers(config: TrainConfig) -> int:
+def workers_of(config: TrainConfig) -> int:
+    """Processes that read pictures for this one; several on a machine share its cores."""
     if config.workers is not None:
         return config.workers
-    return max(min(4, (os.cpu_count() or 1) - 1), 0)
+    here = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    return max(min(4, (os.cpu_count() or 1) // here - 1), 0)
 
 
 def _saved(folder: Path) -> dict[str, Any] | None:
@@ -159,27 +186,26 @@ def _saved(folder: Path) -> dict[str, Any] | None:
     return table
 
 
-def _resumed(last: Path) -> LoadedModel:
-    record, content = load_last(last)
-    entries = record["categories"]
+def _resumed(found: Checkpoint) -> LoadedModel:
+    entries = found.record["categories"]
     return LoadedModel(
-        spec=ModelSpec.from_dict(record["spec"]),
+        spec=ModelSpec.from_dict(found.record["spec"]),
         categories=Categories(tuple(e["name"] for e in entries), tuple(e["id"] for e in entries)),
-        state=content["model"],
-        source=str(record["source"]),
+        state=found.tensors["model"],
+        source=str(found.record["source"]),
         sha256="",
-        info=record["info"],
+        info=found.record["info"],
     )
 
 
-def _resolved(config: TrainConfig, train: Dataset, val: Dataset | None) -> dict[str, Any]:
+def _resolved(config: TrainConfig, material: Material, val: Dataset | None) -> dict[str, Any]:
     """What decides the result: settings, and the data by hash."""
     settings = {k: v for k, v in to_settings(config).items() if k not in _FREE}
     return {
         **settings,
-        "train_sha256": sha256(train.source),
+        "train_sha256": ",".join(map(sha256, material.sources)),
         "val_sha256": sha256(val.source) if val is not None else "",
-        "classes": list(train.categories.names),
+        "classes": list(material.categories.names),
     }
 
 

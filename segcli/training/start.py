@@ -6,52 +6,59 @@ from dataclasses import replace
 
 import torch
 
-from segcli.annotations import Dataset
 from segcli.config import TrainConfig
 from segcli.console import say
 from segcli.data.training_set import box_sides
-from segcli.errors import ModelError
+from segcli.errors import ModelError, UsageError
 from segcli.models import ARCHITECTURES, Conventions, MaskRCNN
 from segcli.models.spec import anchors_for_boxes
 from segcli.preprocess import with_sizes
-from segcli.zoo import PUBLISHED, LoadedModel, load_model, new_model
+from segcli.published import PUBLISHED
+from segcli.training.material import Material
+from segcli.zoo import LoadedModel, load_model, new_model
 
 _OFFLINE = "to train without the network give --model mask-rcnn-nano"
 _HEADS = ("roi_heads.box_predictor.", "roi_heads.mask_predictor.mask_fcn_logits.")
 
 
-def starting_model(config: TrainConfig, dataset: Dataset) -> LoadedModel:
-    """Weights for the classes of `dataset`, as `--model` asks.
+def starting_model(config: TrainConfig, material: Material) -> LoadedModel:
+    """Weights for the classes of `material`, as `--model` asks.
 
     An architecture's name gives random weights, with anchors from the data where the architecture wants that. Weights
     keep their anchors and conventions; their predictor heads are made anew unless they know exactly these classes.
     """
     if config.model in ARCHITECTURES:
-        return _random(config, dataset)
+        if config.conventions is not None:
+            raise UsageError(
+                f"--conventions {config.conventions}: is for weights; {config.model} is an architecture "
+                "and has its own"
+            )
+        return _random(config, material)
     try:
-        given = load_model(config.model)
+        given = load_model(config.model, config.conventions)
     except ModelError as error:
-        hint = f"; {_OFFLINE}" if config.model in PUBLISHED else ""
+        row = PUBLISHED.get(config.model)
+        hint = f"; {_OFFLINE}" if row is not None and row.reason is None else ""
         raise ModelError(f"{error}{hint}") from error
     spec = replace(given.spec, conventions=_sized(given.spec.conventions, config))
-    if given.categories.names == dataset.categories.names:
+    if given.categories.names == material.categories.names:
         given.build()  # weights that do not fit are refused now, before anything of an old run is deleted
-        return replace(given, spec=spec, categories=dataset.categories)
+        return replace(given, spec=spec, categories=material.categories)
     say(
         f"{config.model} knows {len(given.categories.label_of_name())} classes, not just these: "
-        f"its predictor heads are made anew for {', '.join(dataset.categories.names)}"
+        f"its predictor heads are made anew for {', '.join(material.categories.names)}"
     )
-    return _with_new_heads(replace(given, spec=spec), dataset, config.seed)
+    return _with_new_heads(replace(given, spec=spec), material, config.seed)
 
 
-def _random(config: TrainConfig, dataset: Dataset) -> LoadedModel:
-    model = new_model(config.model, dataset.categories, seed=config.seed)
+def _random(config: TrainConfig, material: Material) -> LoadedModel:
+    model = new_model(config.model, material.categories, seed=config.seed)
     if ARCHITECTURES[config.model].norm == "frozen_batch":
         say(f"{config.model} is meant to start from weights; from random ones it learns slowly")
     conventions = _sized(model.spec.conventions, config)
     spec = replace(model.spec, conventions=conventions)
     if ARCHITECTURES[config.model].anchors_from_data:
-        anchors = anchors_for_boxes(box_sides(dataset, conventions.preprocess))
+        anchors = anchors_for_boxes(box_sides(material.pictures, conventions.preprocess))
         say(f"anchors from the data: {', '.join('/'.join(map(str, s)) for s in anchors.sizes)} px")
         spec = replace(spec, anchors=anchors)
     return _initialised(replace(model, spec=spec), config.seed)
@@ -64,12 +71,12 @@ def _initialised(model: LoadedModel, seed: int) -> LoadedModel:
         return replace(model, state=MaskRCNN(model.spec).state_dict())
 
 
-def _with_new_heads(model: LoadedModel, dataset: Dataset, seed: int) -> LoadedModel:
-    spec = replace(model.spec, classes=len(dataset.categories))
+def _with_new_heads(model: LoadedModel, material: Material, seed: int) -> LoadedModel:
+    spec = replace(model.spec, classes=len(material.categories))
     fresh = _initialised(replace(model, spec=spec), seed).state
     network = model.build()  # brings old names up to date
     kept = {k: v for k, v in network.state_dict().items() if not k.startswith(_HEADS)}
-    return replace(model, spec=spec, categories=dataset.categories, state={**fresh, **kept})
+    return replace(model, spec=spec, categories=material.categories, state={**fresh, **kept})
 
 
 def _sized(conventions: Conventions, config: TrainConfig) -> Conventions:
@@ -83,13 +90,29 @@ def _sized(conventions: Conventions, config: TrainConfig) -> Conventions:
     )
 
 
-def freeze_early_layers(network: MaskRCNN, model: LoadedModel) -> None:
-    """Pre-trained backbones keep their stem and first stage, as torchvision's references do (trainable layers 3).
+def frozen_stages(asked: str | None, model: LoadedModel) -> str:
+    """`--freeze`, resolved: pre-trained backbones keep their stem and first stage, as in torchvision's references.
 
     Random weights (they carry their `seed`) are trained whole.
     """
-    if ARCHITECTURES[model.spec.architecture].norm != "frozen_batch" or "seed" in model.info:
+    if asked is not None:
+        return asked
+    learned = ARCHITECTURES[model.spec.architecture].norm == "frozen_batch"
+    return "2" if learned and "seed" not in model.info else "0"
+
+
+def freeze_stages(network: MaskRCNN, stages: str) -> None:
+    """Let the first stages keep their weights.
+
+    Args:
+        network: changed in place.
+        stages: `0` (nothing) to `5`, of stem, layer1, layer2, layer3, layer4; or `backbone`, with the pyramid.
+    """
+    if stages == "backbone":
+        network.backbone.requires_grad_(False)
         return
+    prefixes = (("conv1", "bn1"), ("layer1",), ("layer2",), ("layer3",), ("layer4",))
+    frozen = tuple(name for stage in prefixes[: int(stages)] for name in stage)
     for name, parameter in network.backbone.body.named_parameters():
-        if name.startswith(("conv1", "bn1", "layer1")):
+        if name.startswith(frozen):
             parameter.requires_grad_(False)

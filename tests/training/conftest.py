@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,7 +20,8 @@ def squares(tmp_path: Path) -> Callable[..., Path]:
         rng = np.random.default_rng(len(name))
         folder = tmp_path / name
         folder.mkdir()
-        images, annotations = [], []
+        images: list[dict[str, Any]] = []
+        annotations: list[dict[str, Any]] = []
         for i in range(pictures):
             pixels = rng.integers(0, 80, (64, 96, 3), dtype=np.uint8)
             for _ in range(2):

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from segcli.errors import UsageError
-from segcli.training.optim import Schedule, build_optimizer, set_lr
+from segcli.training.optim import Schedule, build_optimizer, set_lr, step_unless
 
 
 @pytest.mark.parametrize(
@@ -70,3 +70,26 @@ def test_fused_adamw_equals_the_plain_one() -> None:
             optimizer.step()
         results.append(layer.weight.detach().clone())
     torch.testing.assert_close(results[0], results[1])
+
+
+@pytest.mark.parametrize("fused", [True, False], ids=["fused", "plain"])
+@pytest.mark.parametrize("name", ["sgd", "adamw"])
+def test_a_broken_step_leaves_weights_and_optimiser_alone(name: str, fused: bool) -> None:
+    """Also the very first; afterwards it goes on as if the broken one had never been."""
+    results = []
+    for broken_first in (True, False):
+        torch.manual_seed(0)
+        layer = nn.Linear(3, 3)
+        optimizer = build_optimizer(layer, name, lr=0.1, weight_decay=0.05, momentum=0.9)
+        for group in optimizer.param_groups:
+            group["fused"] = fused
+        for broken in [True, False, True, False] if broken_first else [False, False]:
+            optimizer.zero_grad()
+            layer(torch.ones(2, 3)).square().sum().backward()
+            if broken:
+                layer.weight.grad.fill_(float("nan"))  # type: ignore[union-attr]
+            before = layer.weight.detach().clone()
+            step_unless(optimizer, torch.tensor(broken))
+            assert torch.equal(layer.weight, before) is broken
+        results.append(layer.weight.detach().clone())
+    assert torch.equal(results[0], results[1])
