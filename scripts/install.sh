@@ -28,7 +28,7 @@ now=$(cat pyproject.toml "$constraints" | "$venv/bin/python" -c \
 stamp="$venv/.segcli-installed"
 if [ "$(cat "$stamp" 2>/dev/null || true)" != "$now" ]; then
     echo "install: into $venv, with $constraints" >&2
-    "$venv/bin/python" -m pip install -qq --disable-pip-version-check -c "$constraints" -e '.[dev,openvino]' \
+    "$venv/bin/python" -m pip install -qq --disable-pip-version-check -c "$constraints" -e '.[dev,openvino,tensorboard]' \
         || fail "pip could not install the package into $venv; its reason is above"
     echo "$now" >"$stamp"
 fi
