@@ -52,6 +52,8 @@ class TrainConfig:
         max_bad_steps: steps in a row without a finite gradient after which training ends.
         box_loss: of the box head: `smooth-l1` and `l1` on deltas (the RPN's too), `giou`, `diou` or `ciou` on boxes.
         checkpointing: compute the backbone again in the backward pass: less memory, more time, the same weights.
+        compile: let Inductor compile the trunk, which needs `lsj` among the augmentations; None = as the run's start
+            chose, not compiled where this is it.
         tensorboard: write event files too.
         seed: of everything random.
         workers: processes that read pictures; None = the machine's cores less one, at most 4.
@@ -87,6 +89,7 @@ class TrainConfig:
     max_bad_steps: int = 5
     box_loss: str = "smooth-l1"
     checkpointing: bool = False
+    compile: bool | None = None
     tensorboard: bool = False
     seed: int = 0
     workers: int | None = None

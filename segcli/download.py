@@ -84,7 +84,8 @@ def fetch(
         with turn(target.with_name(target.name + ".lock"), waiting):
             if not target.exists():
                 _fetch(address, target, hash_prefix, hash_kind)
-    except (http.client.HTTPException, OSError) as error:  # all of urllib's are OSErrors
+    # all of urllib's are OSErrors; a header of the answer that makes no sense is a ValueError
+    except (http.client.HTTPException, OSError, ValueError) as error:
         reason = getattr(error, "reason", None) or error
         raise ModelError(
             f"{address}: cannot be downloaded ({reason}); connect to the network and run again, "
@@ -155,7 +156,7 @@ def _etag_file(partial: Path) -> Path:
 
 def _remember_etag(file: Path, etag: str | None) -> None:
     """A weak ETag says nothing about bytes, so only strong ones are kept."""
-    if etag and not etag.startswith("W/") and etag.isascii():
+    if etag and not etag.startswith("W/") and etag.isascii() and etag.isprintable():
         write_bytes(file, etag.encode("ascii"), fsync=False)
     else:
         file.unlink(missing_ok=True)

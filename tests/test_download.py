@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import http.server
+import socket
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -279,3 +280,21 @@ def test_one_of_two_downloads(server: Server, target: Path) -> None:
 
     assert done == [target]
     assert server.ranges == []
+
+
+def test_a_header_without_sense_is_one_line(tmp_path: Path) -> None:
+    """What a server answers is not ours; no traceback."""
+    for header in (b"200 OK\r\nContent-Length: many", b"200 OK\r\nContent-Length: 1e3"):
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            answer = threading.Thread(target=_answer, args=(server, header))
+            answer.start()
+            address = f"http://127.0.0.1:{server.getsockname()[1]}/w.pth"
+            with pytest.raises(ModelError, match="cannot be downloaded"):
+                fetch(address, tmp_path / "w.pth", hash_prefix=None)
+            answer.join()
+
+
+def _answer(server: socket.socket, header: bytes) -> None:
+    with server.accept()[0] as connection:
+        connection.recv(65536)
+        connection.sendall(b"HTTP/1.1 " + header + b"\r\n\r\nabc")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from reprlib import repr as short
 from typing import Any
 
 import torch
@@ -26,7 +27,7 @@ def dtype_of(storage: Any) -> torch.dtype:
         ValueError: not one of a plain number type.
     """
     if not isinstance(storage, Name) or storage.module != "torch" or storage.name not in STORAGES:
-        raise ValueError(f"tensor of an unknown type ({storage})")
+        raise ValueError(f"tensor of an unknown type ({short(storage)})")
     dtype = getattr(torch, STORAGES[storage.name])
     assert isinstance(dtype, torch.dtype)
     return dtype
@@ -103,7 +104,7 @@ def _raw(data: Any) -> bytes | bytearray:
     if isinstance(data, Instance) and str(data.of) == "_codecs.encode":
         text, encoding = data.arguments
         if encoding not in ("latin1", "latin-1"):
-            raise ValueError(f"bytes in the encoding {encoding!r}")
+            raise ValueError(f"bytes in the encoding {short(encoding)}")
         data = text
     if isinstance(data, Instance) and str(data.of) in ("builtins.bytes", "__builtin__.bytes"):
         data = data.arguments[0] if data.arguments else b""
@@ -119,7 +120,7 @@ def _numpy_dtype(kind: Any) -> torch.dtype:
         raise ValueError("array of an unknown type")
     code, order = kind.arguments[0], kind.state[1] if kind.state else "<"
     if code not in _NUMPY_TYPES:
-        raise ValueError(f"array of type {code!r}, expected numbers")
+        raise ValueError(f"array of type {short(code)}, expected numbers")
     if order not in ("<", "|", "="):
         raise ValueError("big-endian array; weights are little-endian")
     dtype = getattr(torch, _NUMPY_TYPES[code])

@@ -11,7 +11,14 @@ import struct
 from collections.abc import Callable
 from typing import Any, BinaryIO
 
-from segcli.models.checkpoints.pickle_values import Instance, Name, Reference, check_name
+from segcli.models.checkpoints.pickle_values import (
+    DICTS,
+    Instance,
+    Name,
+    Reference,
+    check_keys,
+    check_name,
+)  # fmt: skip
 
 _TEXT_LIMIT = 4096  # a longer 8-bit string (Python 2's way to store bytes) stays bytes
 
@@ -33,6 +40,7 @@ class PickleMachine:
         self._stack: list[Any] = []
         self._below: list[list[Any]] = []
         self._memo: dict[int, Any] = {}
+        self._copied = 0
         self.references: list[Reference] = []
 
     def load(self) -> Any:
@@ -49,8 +57,6 @@ class PickleMachine:
             raise ValueError(f"no pickle (unknown or lost {error})") from None
         except (IndexError, TypeError, AttributeError, struct.error, OverflowError) as error:
             raise ValueError(f"damaged pickle ({error})") from error
-
-    # reading
 
     def _bytes(self, count: int) -> bytes:
         data = self._stream.read(count)
@@ -88,8 +94,6 @@ class PickleMachine:
         data = self._block(layout)
         return data.decode("latin-1") if len(data) <= _TEXT_LIMIT else data
 
-    # the stack
-
     def _push(self, value: Any) -> None:
         self._stack.append(value)
 
@@ -120,8 +124,6 @@ class PickleMachine:
         self.references.append(Reference(identity))
         self._push(self.references[-1])
 
-    # names and calls
-
     def _name(self, module: Any, name: Any) -> None:
         if not isinstance(module, str) or not isinstance(name, str):
             raise TypeError("a name that is no text")
@@ -138,11 +140,20 @@ class PickleMachine:
             raise ValueError("refused: calls what a call returned, which would run code")
         if not isinstance(arguments, tuple):
             raise TypeError("arguments that are no tuple")
-        if str(of) in _DICTS:  # the factory of a defaultdict is left out
-            pairs = arguments[0] if arguments and isinstance(arguments[0], list | dict) else ()
-            self._push(dict(pairs))
+        if str(of) in DICTS:  # the factory of a defaultdict is left out
+            self._push(self._dict(arguments[0] if arguments else None))
         else:
             self._push(Instance(of, arguments))
+
+    def _dict(self, content: Any) -> dict[Any, Any]:
+        pairs = list(content.items()) if isinstance(content, dict) else content
+        if not isinstance(pairs, list):
+            return {}
+        self._copied += len(pairs)
+        if self._copied > self._size:
+            raise ValueError("refused: copies more than the file holds")
+        check_keys([key for key, _ in pairs])
+        return dict(pairs)
 
     def _call(self) -> None:
         arguments, of = self._stack.pop(), self._stack.pop()
@@ -167,22 +178,18 @@ class PickleMachine:
         state, target = self._stack.pop(), self._stack[-1]
         if isinstance(target, Instance):
             target.state = state
-        elif not isinstance(
-            target, dict
-        ):  # an OrderedDict's state is its attributes, such as `_metadata`
+        elif not isinstance(target, dict):  # an OrderedDict's is its attributes, as `_metadata`
             raise ValueError("refused: sets attributes of what is no plain object")
 
     def _extension(self) -> None:
         raise ValueError("refused: uses the extension registry, which would run code")
-
-    # containers
 
     def _extend(self, items: list[Any]) -> None:
         target = self._stack[-1]
         if isinstance(target, Instance):
             target.items.extend(items)
         elif isinstance(target, set):
-            target.update(items)
+            target.update(check_keys(items))
         elif isinstance(target, list):
             target.extend(items)
         else:
@@ -194,6 +201,7 @@ class PickleMachine:
         if isinstance(target, Instance):
             target.items.extend(pairs)
         elif isinstance(target, dict):
+            check_keys(items[::2])
             target.update(pairs)
         else:
             raise TypeError("sets items of what is no dict")
@@ -215,10 +223,6 @@ class PickleMachine:
         return {"00": False, "01": True}[text] if text in ("00", "01") else int(text)
 
 
-_DICTS = {
-    *(f"collections.{name}" for name in ("OrderedDict", "defaultdict", "Counter")),
-    *("builtins.dict", "__builtin__.dict"),
-}
 _M = PickleMachine
 _INSTRUCTIONS: dict[bytes, Callable[[PickleMachine], Any]] = {
     b"(": _M._mark,
@@ -254,7 +258,7 @@ _INSTRUCTIONS: dict[bytes, Callable[[PickleMachine], Any]] = {
     b"\x8f": lambda m: m._push(set()),
     b"l": lambda m: m._push(m._to_mark()),
     b"t": lambda m: m._push(tuple(m._to_mark())),
-    b"\x91": lambda m: m._push(frozenset(m._to_mark())),
+    b"\x91": lambda m: m._push(frozenset(check_keys(m._to_mark()))),
     b"d": _M._marked_dict,
     b"\x85": lambda m: m._last(1),
     b"\x86": lambda m: m._last(2),

@@ -8,6 +8,7 @@ the log buffers that mmengine keeps beside its weights, are read as placeholders
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -35,16 +36,17 @@ class Instance:
     """
 
     of: Name
-    arguments: tuple[Any, ...]
-    state: Any = None
-    items: list[Any] = field(default_factory=list)
+    # none is printed: what refers to itself twice, thirty levels deep, is a billion words
+    arguments: tuple[Any, ...] = field(repr=False)
+    state: Any = field(default=None, repr=False)
+    items: list[Any] = field(default_factory=list, repr=False)
 
 
 @dataclass(frozen=True, eq=False)
 class Reference:
     """A persistent id: PyTorch's files name the storages of tensors by them."""
 
-    id: Any
+    id: Any = field(repr=False)
 
 
 STORAGES = {
@@ -52,6 +54,10 @@ STORAGES = {
     "LongStorage": "int64", "IntStorage": "int32", "ShortStorage": "int16", "CharStorage": "int8",
     "ByteStorage": "uint8", "BoolStorage": "bool",
 }  # fmt: skip
+DICTS = {
+    *(f"collections.{name}" for name in ("OrderedDict", "defaultdict", "Counter")),
+    *("builtins.dict", "__builtin__.dict"),
+}
 _PLAIN = {"set", "frozenset", "list", "dict", "tuple", "int", "long", "float", "bool", "complex", "str", "unicode",
           "bytes", "bytearray", "object", "slice", "range", "xrange"}  # fmt: skip
 _PATHS = {"Path", "PosixPath", "WindowsPath", "PurePath", "PurePosixPath", "PureWindowsPath"}
@@ -87,6 +93,19 @@ _RUNNERS = {
     "transformers", "triton", "fire", "click", "nt", "posix", "commands", "urllib2", "cPickle", "segcli",
 }  # fmt: skip
 _CHECKED = set(sys.stdlib_module_names) | {"torch", "numpy"} | _RUNNERS | set(_KNOWN)
+
+
+def check_keys(keys: Sequence[Any]) -> Sequence[Any]:
+    """The keys of a dict or set, unless they are nested: hashing a deep one overflows the stack of the process.
+
+    Raises:
+        ValueError: a key is more than a plain value or a row of plain values.
+    """
+    for key in keys:
+        parts = key if isinstance(key, tuple) else (key,)
+        if any(isinstance(part, tuple | frozenset) for part in parts):
+            raise ValueError("refused: a nested key, which no weights have")
+    return keys
 
 
 def check_name(name: Name) -> None:

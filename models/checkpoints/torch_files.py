@@ -70,6 +70,8 @@ def storage_facts(reference: Any) -> tuple[Any, str, int]:
     identity = reference.id if isinstance(reference, Reference) else None
     if not isinstance(identity, tuple) or len(identity) < 5 or identity[0] != "storage":
         raise ValueError("damaged tensor (no storage)")
+    if not isinstance(identity[2], str | int):
+        raise ValueError("damaged tensor (a storage without a name)")
     if not isinstance(identity[4], int) or identity[4] < 0:
         raise ValueError("damaged tensor (a storage without a size)")
     if len(identity) > 5 and identity[5] is not None:

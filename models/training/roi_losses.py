@@ -22,6 +22,7 @@ _OVERLAP_LOSSES = {
     "diou": distance_box_iou_loss,
     "ciou": complete_box_iou_loss,
 }
+_THINNEST = 0.01  # pixels
 
 
 @dataclass(frozen=True, eq=False)
@@ -154,9 +155,14 @@ def _box_loss(
     if config.box_kind == "smooth_l1":
         wanted = encode_boxes(objects, rois.boxes, coder.weights).masked_fill(other, 0)
         return F.smooth_l1_loss(deltas, wanted, beta=config.box_smooth_l1_beta, reduction="sum")
-    boxes = coder.decode_single(deltas, rois.boxes)
-    each: Tensor = _OVERLAP_LOSSES[config.box_kind](boxes, objects, reduction="none")
+    boxes = _opened(coder.decode_single(deltas, rois.boxes))
+    each: Tensor = _OVERLAP_LOSSES[config.box_kind](boxes, _opened(objects), reduction="none")
     return each.masked_fill(other[:, 0], 0).sum()
+
+
+def _opened(boxes: Tensor) -> Tensor:
+    """Boxes with sides of `_THINNEST` at least: of one without area the ratio of sides is 0 / 0 (ciou)."""
+    return torch.cat((boxes[:, :2], torch.maximum(boxes[:, 2:], boxes[:, :2] + _THINNEST)), 1)
 
 
 def mask_loss(logits: Tensor, targets: Tensor, foreground: Tensor) -> tuple[Tensor, Tensor]:

@@ -44,6 +44,10 @@ def pyramid(backbone: Any, images: Tensor, *, checkpointed: bool = False) -> lis
 
 @cache
 def _compiler() -> Callable[[Any, Tensor], list[Tensor]]:
+    from torch._dynamo import config
+
+    # beyond the limit torch goes on uncompiled, which rounds differently; batches with unreadable pictures are smaller
+    config.recompile_limit = max(config.recompile_limit, 256)
     return torch.compile(_by_modules, dynamic=False)
 
 

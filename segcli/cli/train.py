@@ -52,6 +52,13 @@ _FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
     help="Train on it too; classes are joined by name. May be given again.",
 )
 @click.option(
+    "--also-images",
+    type=_FOLDER,
+    multiple=True,
+    metavar="DIR",
+    help="Folder of the pictures of the first --also; given again, of the second one.  [default: looked for near it]",
+)
+@click.option(
     "--val",
     type=click.Path(path_type=Path),
     metavar="DATASET",
@@ -165,7 +172,7 @@ def _read(options: dict[str, Any]) -> tuple[Material, Dataset | None]:
     from segcli.training.material import Material
 
     crowd = options["crowd_as_instance"]
-    named = [(options["dataset"], options["images"]), *((path, None) for path in options["also"])]
+    named = [(options["dataset"], options["images"]), *_also(options)]
     material = Material.of(
         [open_dataset(path, images, crowd_as_instance=crowd) for path, images in named]
     )
@@ -173,6 +180,17 @@ def _read(options: dict[str, Any]) -> tuple[Material, Dataset | None]:
         return material, None
     val = open_dataset(options["val"], options["val_images"], crowd_as_instance=crowd)
     return material, whole_truth(val, crowd_as_instance=crowd)
+
+
+def _also(options: dict[str, Any]) -> list[tuple[Path, Path | None]]:
+    """Each --also with its --also-images, by order; None where there are no more of them."""
+    paths, folders = options["also"], options["also_images"]
+    if len(folders) > len(paths):
+        raise click.UsageError(
+            f"found {len(folders)} --also-images for {len(paths)} --also; "
+            "expected one at most for each; leave some out, or name their datasets with --also"
+        )
+    return list(zip(paths, [*folders, *[None] * (len(paths) - len(folders))], strict=True))
 
 
 def _choose_length(ctx: click.Context, options: dict[str, Any]) -> None:

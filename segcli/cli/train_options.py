@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -9,6 +10,18 @@ import click
 
 from segcli.cli.options import MAX_SEED, defaults, split_names
 from segcli.config import TrainConfig
+
+
+class _Finite(click.FloatRange):
+    """A range in which nan and inf are not: nan is neither below nor above any limit."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """The number, or a usage error."""
+        number = super().convert(value, param, ctx)
+        if not math.isfinite(number):
+            self.fail(f"{value} is not a finite number.", param, ctx)
+        return number
+
 
 F = TypeVar("F", bound=Callable[..., Any])
 _DEFAULT = defaults(TrainConfig)
@@ -51,19 +64,19 @@ _OPTIONS = (
     ),
     click.option(
         "--lr",
-        type=click.FloatRange(min=0, min_open=True),
+        type=_Finite(min=0, min_open=True),
         default=None,
         help="Peak learning rate.  [default: the model's own, scaled with the batch size]",
     ),
     click.option(
         "--weight-decay",
-        type=click.FloatRange(min=0),
+        type=_Finite(min=0),
         default=None,
         help="[default: the model's own]",
     ),
     click.option(
         "--momentum",
-        type=click.FloatRange(0, 1, max_open=True),
+        type=_Finite(0, 1, max_open=True),
         default=_DEFAULT["momentum"],
         show_default=True,
         help="Of sgd.",
@@ -85,7 +98,7 @@ _OPTIONS = (
     ),
     click.option(
         "--clip",
-        type=click.FloatRange(min=0),
+        type=_Finite(min=0),
         default=_DEFAULT["clip"],
         show_default=True,
         help="Largest gradient norm; 0 = any.",
@@ -99,7 +112,7 @@ _OPTIONS = (
     ),
     click.option(
         "--ema",
-        type=click.FloatRange(0, 1, min_open=True, max_open=True),
+        type=_Finite(0, 1, min_open=True, max_open=True),
         default=None,
         metavar="DECAY",
         help="Evaluate and save a moving average of the weights, e.g. 0.999.",
@@ -121,7 +134,7 @@ _OPTIONS = (
     ),
     click.option(
         "--repeat-threshold",
-        type=click.FloatRange(0, 1),
+        type=_Finite(0, 1),
         default=_DEFAULT["repeat_threshold"],
         show_default=True,
         metavar="SHARE",
@@ -138,6 +151,12 @@ _OPTIONS = (
         "--checkpointing",
         is_flag=True,
         help="Less memory, more time: compute the backbone again in the backward pass.",
+    ),
+    click.option(
+        "--compile/--no-compile",
+        default=_DEFAULT["compile"],
+        help="Let Inductor compile the backbone, a minute or more at every start; needs pictures of one size, so "
+        "--augment flip,lsj.  [default: --no-compile; a resumed run keeps its own]",
     ),
     click.option(
         "--eval-every",
@@ -164,7 +183,7 @@ _OPTIONS = (
     ),
     click.option(
         "--save-every",
-        type=click.FloatRange(min=0),
+        type=_Finite(min=0),
         default=_DEFAULT["save_every"],
         show_default=True,
         metavar="SECONDS",

@@ -82,9 +82,10 @@ def save_last(folder: Path, model: LoadedModel, state: TrainState, *, metrics_by
             if last.exists():
                 last.replace(folder / PREVIOUS)
     except OSError as error:
+        there = last.exists() or (folder / PREVIOUS).exists()
+        kept = "the checkpoint before it is whole" if there else "there is none before it"
         raise OutputError(
-            f"{last}: cannot be written ({error.strerror}); the checkpoint before it is whole: "
-            "make room, then run again with --resume"
+            f"{last}: cannot be written ({error.strerror}); {kept}: make room, then run again with --resume"
         ) from error
 
 

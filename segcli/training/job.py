@@ -16,6 +16,7 @@ from segcli.device import Compute
 from segcli.models import MaskRCNN
 from segcli.models.training.prepare import prepare_for_training
 from segcli.training.checkpoint import load_last
+from segcli.training.compiling import keep_compiled
 from segcli.training.ema import MovingAverage
 from segcli.training.loader import read_ahead
 from segcli.training.log import TrainingLog
@@ -136,10 +137,13 @@ def build_state(job: Job) -> TrainState:
     network.load_state_dict(job.model.state)
     assert config.freeze is not None
     freeze_stages(network, config.freeze)
+    if config.compile:
+        keep_compiled()
     prepare_for_training(
         network.to(job.compute.device),
         losses=losses_of(config),
         checkpoint_activations=config.checkpointing,
+        compile=bool(config.compile),
     )
     assert config.optimizer is not None
     assert config.lr is not None

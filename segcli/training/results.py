@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from segcli.annotations import Dataset, Picture
 from segcli.config import PredictConfig
 from segcli.device import Compute
+from segcli.errors import OutputError
 from segcli.models import MaskRCNN
 from segcli.training.progress import Progress
 from segcli.training.world import World
@@ -84,6 +85,9 @@ def save_best(
         progress: of the run.
         max_dets: of the evaluation.
         val: `box` and `mask` metrics; None = not measured.
+
+    Raises:
+        OutputError: it cannot be written; the best weights until now, if any, stay as they are.
     """
     info = {
         **{key: model.info[key] for key in ("licence",) if key in model.info},
@@ -94,4 +98,9 @@ def save_best(
         "val": val,
     }
     state = {name: value.cpu() for name, value in network.state_dict().items()}
-    save_model(folder / BEST, replace(model, state=state, info=info))
+    try:
+        save_model(folder / BEST, replace(model, state=state, info=info))
+    except OSError as error:
+        raise OutputError(
+            f"{folder / BEST}: cannot be written ({error.strerror}); make room, then run again with --resume"
+        ) from error

@@ -17,13 +17,14 @@ from segcli.config import TrainConfig, to_settings
 from segcli.console import say
 from segcli.data.augment import check_names
 from segcli.device import Compute, resolve, roi_align_on
-from segcli.errors import OutputError, UsageError
+from segcli.errors import DataError, OutputError, UsageError
 from segcli.evaluation.joining import join_classes
 from segcli.files import sha256, write_bytes
 from segcli.models import ARCHITECTURES, ModelSpec
 from segcli.models.roi_align import explain
 from segcli.output import check_output, claim_output, sweep
 from segcli.training.checkpoint import Checkpoint, load_last
+from segcli.training.compiling import choose_compile
 from segcli.training.job import Job
 from segcli.training.loader import read_ahead
 from segcli.training.material import Material
@@ -72,21 +73,19 @@ def prepare(
     if config.tensorboard:
         check_installed()
     sweep(folder)  # what a kill -9 left half-written
-    if val is not None:
-        join_classes(
-            material.categories, val.categories
-        )  # refuses now what would fail after an epoch
+    _check_validation(config, material, val)
     saved = _saved(folder) if resume else None
     device = device_of_process(config.device)
     compute = resolve(device, _precision(config, saved))
     roi_align_on(compute.device, roi_align)
+    compiled = choose_compile(config, saved, compute.device)
     if saved is None:
         _refuse_own_input(config.model, folder)
         check_output(folder, overwrite=overwrite, command=COMMAND)
     found = None if saved is None else load_last(folder)
     model = starting_model(config, material) if found is None else _resumed(found)
     resolved = resolve_recipe(config, model, processes=world.size)
-    resolved = replace(resolved, precision=compute.precision)
+    resolved = replace(resolved, precision=compute.precision, compile=compiled)
     settings = _resolved(resolved, material, val) | {
         "roi_align": roi_align,
         "processes": world.size,
@@ -135,6 +134,25 @@ def preview(
     return write_previews(
         islice(batches, job.order().whole), folder, material.categories, preprocess
     )
+
+
+def _check_validation(config: TrainConfig, material: Material, val: Dataset | None) -> None:
+    """Refuse now what would fail, or never happen, after an epoch."""
+    if val is None:
+        if config.patience is not None:
+            raise UsageError(
+                f"--patience {config.patience}: counts validations, and there is none; give --val DATASET, "
+                "or leave --patience out"
+            )
+        return
+    try:
+        join_classes(material.categories, val.categories)
+    except DataError as error:
+        ours, theirs = (", ".join(c.names[:6]) for c in (material.categories, val.categories))
+        raise DataError(
+            f"--val {val.source}: no class in common by name: found {theirs}, expected some of the training "
+            f"data's {ours}; rename the classes of one side"
+        ) from error
 
 
 def _precision(config: TrainConfig, saved: dict[str, Any] | None) -> str:

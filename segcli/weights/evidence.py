@@ -28,6 +28,7 @@ _CHOICES = {
     "mmdetection": "--conventions mmdetection-pytorch, mmdetection-caffe, mmdetection-x101-32x8d, or the config (.py) "
     "of the training",
 }
+_FILES = "a detectron2 config (.yaml), an mmdetection config (.py), or conventions in TOML or JSON"
 
 
 class UnknownConventionsError(ModelError):
@@ -117,10 +118,13 @@ def _from_file(path: Path) -> Finding:
     origin, suffix = f"--conventions {path}", path.suffix.lower()
     if suffix in (".yaml", ".yml"):
         return detectron2_config.finding(detectron2_config.read_yaml(path), origin)
-    text = path.read_text(encoding="utf-8")
-    if suffix == ".py":
-        return mmdetection_config.finding(read_config(text), origin)
-    table = json.loads(text) if suffix == ".json" else tomllib.loads(text)
+    try:
+        text = path.read_text(encoding="utf-8")
+        if suffix == ".py":
+            return mmdetection_config.finding(read_config(text), origin)
+        table = json.loads(text) if suffix == ".json" else tomllib.loads(text)
+    except (UnicodeDecodeError, json.JSONDecodeError, tomllib.TOMLDecodeError) as error:
+        raise ValueError(f"cannot be read as conventions ({error}); expected {_FILES}") from error
     if not isinstance(table, dict):
         raise ValueError("holds no table of conventions")
     return Finding(from_table(table), origin)

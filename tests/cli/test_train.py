@@ -110,6 +110,25 @@ def test_settings_come_from_a_saved_config(data: Path, tmp_path: Path) -> None:
         pytest.param(["{data}", "--device", "cuda:7"], 2, "--device cuda:7", id="device"),
         pytest.param(["{data}", "--min-size", "900"], 2, "--max-size 96", id="sizes"),
         pytest.param(["{data}", "--lr", "0"], 2, "--lr", id="lr"),
+        pytest.param(["{data}", "--lr", "nan"], 2, "nan is not a finite number", id="lr nan"),
+        pytest.param(["{data}", "--clip", "inf"], 2, "inf is not a finite number", id="clip inf"),
+        pytest.param(["{data}", "--ema", "2"], 2, "2.0 is not in the range 0<x<1", id="ema"),
+        pytest.param(["{data}", "--freeze", "9"], 2, "'9' is not one of '0'", id="freeze"),
+        pytest.param(["{data}", "--accumulate", "0"], 2, "--accumulate", id="accumulate"),
+        pytest.param(["{data}", "--also", "absent.json"], 2, "absent.json: no such", id="also"),
+        pytest.param(
+            ["{data}", "--also-images", "."], 2, "found 1 --also-images for 0", id="also images"
+        ),
+        pytest.param(
+            ["{data}", "--compile", "--checkpointing"],
+            2,
+            "found both --compile and --checkpointing",
+            id="compile and checkpointing",
+        ),
+        pytest.param(
+            ["{data}", "--compile"], 2, "--augment flip,scale gives many", id="compile many sizes"
+        ),
+        pytest.param(["{data}", "--patience", "2"], 2, "give --val DATASET", id="patience"),
     ],
 )
 def test_wrong_usage_is_one_line(
@@ -208,6 +227,23 @@ def test_several_datasets(data: Path, tmp_path: Path, capsys: pytest.CaptureFixt
     (tmp_path / "other").symlink_to(tmp_path / "train")
     assert main(["train", *arguments, *QUICK]) == 0
     assert "4 pictures (0 without objects), 2 classes" in capsys.readouterr().err
+
+
+def test_pictures_of_several_datasets(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """--also-images goes with --also by order; where there are fewer, the rest are looked for near their datasets."""
+    for name in ("b", "c"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "train.json").write_bytes(data.read_bytes())
+    (tmp_path / "train").rename(tmp_path / "elsewhere")
+    (tmp_path / "c" / "train").symlink_to(tmp_path / "elsewhere")
+    also = [["--also", str(tmp_path / name / "train.json")] for name in ("b", "c")]
+    arguments = [str(data), *also[0], *also[1], "--output", str(tmp_path / "run"), *QUICK]
+    folder = str(tmp_path / "elsewhere")
+    found = ["--images", folder, "--also-images", folder]
+    assert main(["train", *arguments, *found, "--steps", "1"]) == 0
+    assert "6 pictures (0 without objects), 1 classes" in capsys.readouterr().err
 
 
 def test_a_restart_by_torchrun_goes_on_by_itself(

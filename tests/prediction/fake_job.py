@@ -1,6 +1,7 @@
 """A predictor without a network, and `segcli` with it in place of the real one.
 
-Run as a program it is `segcli`, slowed down and killed at chosen moments by FAKE_* variables of the environment.
+Run as a program it is `segcli`, slowed down, held until a file appears, and killed at chosen moments by FAKE_*
+variables of the environment.
 """
 
 from __future__ import annotations
@@ -47,6 +48,9 @@ class FakePredictor:
 
     def predict(self, pictures: Sequence[NDArray[np.uint8]]) -> list[Instances]:
         time.sleep(float(os.environ.get("FAKE_DELAY", "0")))
+        gate = os.environ.get("FAKE_GATE")
+        while gate and not Path(gate).exists():
+            time.sleep(0.005)
         self.batches.append(len(pictures))
         padding = max(p.shape[0] for p in pictures) / 10000
         return [self._one(picture, padding) for picture in pictures]

@@ -138,15 +138,17 @@ def test_a_signal_commits_finished_batches(
 
 def test_two_at_once(many: Path, tmp_path: Path) -> None:
     """A second process on the same OUT is refused with one line, and the first one is not disturbed."""
-    out = tmp_path / "out"
-    environment = {**os.environ, "FAKE_DELAY": "0.1"}
+    out, gate = tmp_path / "out", tmp_path / "gate"
+    environment = {**os.environ, "FAKE_GATE": str(gate)}
     with subprocess.Popen(
         command(many, out), env=environment, stderr=subprocess.DEVNULL
     ) as process:
         while not (out / "plan.jsonl").exists():
+            assert process.poll() is None
             time.sleep(0.005)
         second = subprocess.run(command(many, out), capture_output=True, text=True, check=False)
-        assert second.returncode == 1
-        assert second.stderr.startswith(f"segcli: {out}: in use by another segcli process")
-        assert len(second.stderr.splitlines()) == 1
+        gate.touch()  # the first one was in its first batch all the time
         assert process.wait() == 3
+    assert second.returncode == 1
+    assert second.stderr.startswith(f"segcli: {out}: in use by another segcli process")
+    assert len(second.stderr.splitlines()) == 1

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import tomllib
 from collections.abc import Callable
 from dataclasses import replace
@@ -14,7 +16,7 @@ import torch
 
 from segcli.config import TrainConfig
 from segcli.data.coco import read_coco
-from segcli.errors import ModelError, OutputError, TrainingError, UsageError
+from segcli.errors import DataError, ModelError, OutputError, TrainingError, UsageError
 from segcli.training.checkpoint import load_last, save_last
 from segcli.training.job import Job, run
 from segcli.training.material import Material
@@ -181,6 +183,33 @@ def test_weights_to_start_from_are_not_deleted(squares: Squares, tmp_path: Path)
         with pytest.raises(UsageError, match="lies in --output"):
             _prepare(data, tmp_path / "run", replace(QUICK, model=str(model)), overwrite=True)
     assert best.exists()
+
+
+def test_validation_that_cannot_be_is_refused_at_the_start(
+    squares: Squares, tmp_path: Path
+) -> None:
+    """No class in common, or a patience with nothing to wait for."""
+    val = squares("val", 1, classes=("circle",))
+    with pytest.raises(DataError, match=r"--val .*val.json: no class in common.*circle.*square"):
+        _prepare(squares("train"), tmp_path / "run", val=val)
+    with pytest.raises(UsageError, match="--patience 3: counts validations, and there is none"):
+        _prepare(squares("again"), tmp_path / "run", replace(QUICK, patience=3))
+    assert not (tmp_path / "run" / "config.toml").exists()
+
+
+def test_no_room_for_the_best_weights(
+    squares: Squares, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One line that names the file and says how to go on."""
+
+    def full(*_: Any) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("segcli.training.results.save_model", full)
+    with pytest.raises(
+        OutputError, match=r"best.safetensors: cannot be written \(No space.*--resume"
+    ):
+        run(_prepare(squares("train"), tmp_path / "run", replace(QUICK, epochs=1)))
 
 
 def test_fine_tuning_makes_new_heads_and_keeps_the_rest(

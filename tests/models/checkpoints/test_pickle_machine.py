@@ -250,3 +250,53 @@ def test_any_bytes_are_a_value_or_a_value_error(data: bytes) -> None:
         read(b"\x80\x04" + data + b".")
     except ValueError:
         return
+
+
+DEEP = b")" + b"\x85" * 1000  # a tuple in a tuple in a tuple …
+SHARED = (
+    b")" + b"2\x86" * 40
+)  # a tuple of itself twice, forty times: small in memory, endless to walk
+
+
+@pytest.mark.parametrize("nested", [DEEP, SHARED], ids=["deep", "shared"])
+@pytest.mark.parametrize(
+    "layout",
+    [
+        b"}(%bNu.", b"}%bNs.", b"(%bNd.", b"(%b\x91.", b"\x8f(%b\x90.",
+        b"ccollections\nOrderedDict\n](](%bNee\x85R.", b"}(%b\x85Nu.",
+    ],
+    ids=["items", "item", "dict", "frozenset", "set", "ordered", "row"],
+)  # fmt: skip
+def test_nested_keys_are_refused(layout: bytes, nested: bytes) -> None:
+    """Hashing them would overflow the stack, or never end."""
+    with pytest.raises(ValueError, match="refused: a nested key"):
+        read(layout % nested)
+
+
+def test_keys_of_plain_rows_are_kept() -> None:
+    """Tuples of plain values are keys that users have."""
+    value = {("a", 1): 2, 3: {4, 5}, "b": frozenset({("c", None)})}
+    assert read(pickle.dumps(value)) == value
+
+
+def test_what_refers_to_itself_is_not_printed() -> None:
+    """A message that named all of it would never end."""
+    value = read(b"cmine\nThing\n" + SHARED + b"R.")
+    assert len(repr(value)) < 200
+    tensor = b"ctorch._utils\n_rebuild_tensor_v2\n((X\x07\x00\x00\x00storage%bX\x01\x00\x00\x000NK\x01tQK\x00))tR."
+    machine = read(tensor % SHARED)
+    from segcli.models.checkpoints.torch_files import StorageReader
+
+    with pytest.raises(ValueError, match="unknown type"):
+        as_tensor(machine, StorageReader(io.BytesIO(), {}))
+
+
+def test_dicts_made_of_one_another_are_bounded() -> None:
+    """A few bytes each that copy a large dict would fill the memory."""
+    pairs = b"".join(b"(K" + bytes([k]) + b"Nl" for k in range(200))
+    again = b"ccollections\nOrderedDict\nq\x01" + b"h\x01h\x00\x85R0" * 300
+    with pytest.raises(ValueError, match="refused: copies"):
+        read(b"(" + pairs + b"lq\x000" + again + b"N.")
+    assert read(b"(" + pairs + b"lq\x000ccollections\nOrderedDict\nh\x00\x85R.").keys() == {
+        *range(200)
+    }
