@@ -27,9 +27,10 @@ from segcli.prediction.cpu_engine import (
 )
 from segcli.prediction.facts import NO_FACTS, JobFacts
 from segcli.prediction.gpu_decode import GpuDecoder, check_decode
-from segcli.prediction.gpu_engine import graphed, runs_graphs
+from segcli.prediction.gpu_engine import runs_graphs
 from segcli.prediction.gpu_reader import SAMPLE as DECODE_SAMPLE
 from segcli.prediction.gpu_reader import say_decode_cost
+from segcli.prediction.gpu_trial import graphs_or_plain
 from segcli.prediction.int8_cost import SAMPLE, cost_of_int8
 from segcli.prediction.lanes import lanes_for
 from segcli.prediction.openvino_runtime import runtime
@@ -101,7 +102,9 @@ def predictor_for(
     engines.say_cost(plain)
     if decode == "nvjpeg" and not facts.recorded:
         say_decode_cost(GpuDecoder(compute.device), facts.files(DECODE_SAMPLE))
-    return graphed(network, plain) if engines.graphs else plain
+    if not engines.graphs:
+        return plain
+    return graphs_or_plain(network, plain, required=engines.graphs_required)
 
 
 class _Engines:
@@ -136,6 +139,11 @@ class _Engines:
             )
         compiles = bool(self._compile) if self._on_cpu else self.graphs
         self.resolved: dict[str, Any] = {"compile": compiles}
+
+    @property
+    def graphs_required(self) -> bool:
+        """Graphs are asked for, or an earlier start of the job ran them."""
+        return self.graphs and bool(self._compile)
 
     def make(self, trunk: Trunk, own: Callable[[Trunk], TrunkEngine]) -> TrunkEngine:
         """The engine of a float32 trunk; `own` makes torch's."""
