@@ -10,6 +10,7 @@ import click
 from segcli.bench.predictors import CONTESTANTS, STOCK
 from segcli.bench.trainers import CONTESTANTS as TRAINERS
 from segcli.bench.workloads import WORKLOADS
+from segcli.cli.numbers import FiniteRange
 from segcli.cli.options import (
     common_options,
     device_option,
@@ -110,7 +111,7 @@ def time_roi_align(as_json: bool, roi_align: str, **options: Any) -> int:
 @click.option(
     "--score",
     "scores",
-    type=click.FloatRange(0, 1),
+    type=FiniteRange(0, 1),
     multiple=True,
     metavar="S",
     help=f"Lowest score kept; may be given again, a table for each.  [default: {PredictConfig().score}]",

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
+from segcli.cli.numbers import FiniteRange
 from segcli.cli.options import (
     batch_size_option,
     common_options,
@@ -58,7 +59,7 @@ _NOT_SAVED = ("output", "overwrite", "json")
 )
 @click.option(
     "--score",
-    type=click.FloatRange(0, 1),
+    type=FiniteRange(0, 1),
     default=defaults(PredictConfig)["score"],
     show_default=True,
     help="Lowest score that the model gives.",

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from segcli.cli.numbers import FiniteRange
 from segcli.cli.options import batch_size_option, common_options, exact_options
 from segcli.config import PredictConfig
 
@@ -32,7 +33,7 @@ _FAILED, _SOME_LEFT_OUT = 1, 3
 )
 @click.option(
     "--within",
-    type=click.FloatRange(min=0),
+    type=FiniteRange(min=0),
     default=0.2,
     show_default=True,
     metavar="POINTS",

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from segcli.cli.numbers import FiniteRange
 from segcli.cli.options import (
     batch_size_option,
     common_options,
@@ -34,7 +35,7 @@ _PREDICT = defaults(PredictConfig)
 _DRAW_OPTIONS = (
     click.option(
         "--draw-score",
-        type=click.FloatRange(0, 1),
+        type=FiniteRange(0, 1),
         default=_DRAW["draw_score"],
         show_default=True,
         help="Lowest score that is drawn.",
@@ -55,7 +56,7 @@ _DRAW_OPTIONS = (
     ),
     click.option(
         "--opacity",
-        type=click.FloatRange(0, 1),
+        type=FiniteRange(0, 1),
         default=_DRAW["opacity"],
         show_default=True,
         help="Of the fill.",
@@ -220,7 +221,7 @@ def _seconds(_ctx: click.Context, _param: click.Parameter, value: Any) -> Fracti
 @click.option("--no-audio", is_flag=True, help="Leave the sound out.")
 @click.option(
     "--score",
-    type=click.FloatRange(0, 1),
+    type=FiniteRange(0, 1),
     default=_PREDICT["score"],
     show_default=True,
     help="Lowest score that the model gives (and that is saved).",
@@ -288,8 +289,7 @@ def _render(job: VideoJob, options: dict[str, Any]) -> VideoResult:
     from segcli.prediction.loading import open_predictor  # brings torch
 
     names = {f.name for f in fields(PredictConfig)} & options.keys()
-    settings = PredictConfig(**{name: options[name] for name in names})
-    model = open_predictor(settings, options["roi_align"])
+    model = open_predictor(PredictConfig(**{n: options[n] for n in names}), options["roi_align"])
     with _profiled(model, options) as times:
         return overlay_with_model(job, model, times)
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from segcli.cli.numbers import FiniteRange
 from segcli.cli.options import (
     F,
     batch_size_option,
@@ -45,7 +46,7 @@ _MODEL_OPTIONS = (
     ),
     click.option(
         "--score",
-        type=click.FloatRange(0, 1),
+        type=FiniteRange(0, 1),
         default=_PREDICT["score"],
         show_default=True,
         help="Lowest score that is kept.",
@@ -107,7 +108,7 @@ _MODEL_OPTIONS = (
     ),
     click.option(
         "--overlap",
-        type=click.FloatRange(0, MAX_OVERLAP),
+        type=FiniteRange(0, MAX_OVERLAP),
         default=_PREDICT["overlap"],
         show_default=True,
         metavar="F",
@@ -122,7 +123,7 @@ _MODEL_OPTIONS = (
 _OUTPUT_OPTIONS = (
     click.option(
         "--draw-score",
-        type=click.FloatRange(0, 1),
+        type=FiniteRange(0, 1),
         default=defaults(DrawConfig)["draw_score"],
         show_default=True,
         help="Lowest score in overlays, masks and tables.",

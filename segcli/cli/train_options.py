@@ -2,26 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from typing import Any, TypeVar
 
 import click
 
+from segcli.cli.numbers import FiniteRange
 from segcli.cli.options import MAX_SEED, defaults, split_names
 from segcli.config import TrainConfig
-
-
-class _Finite(click.FloatRange):
-    """A range in which nan and inf are not: nan is neither below nor above any limit."""
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """The number, or a usage error."""
-        number = super().convert(value, param, ctx)
-        if not math.isfinite(number):
-            self.fail(f"{value} is not a finite number.", param, ctx)
-        return number
-
 
 F = TypeVar("F", bound=Callable[..., Any])
 _DEFAULT = defaults(TrainConfig)
@@ -64,19 +52,19 @@ _OPTIONS = (
     ),
     click.option(
         "--lr",
-        type=_Finite(min=0, min_open=True),
+        type=FiniteRange(min=0, min_open=True),
         default=None,
         help="Peak learning rate.  [default: the model's own, scaled with the batch size]",
     ),
     click.option(
         "--weight-decay",
-        type=_Finite(min=0),
+        type=FiniteRange(min=0),
         default=None,
         help="[default: the model's own]",
     ),
     click.option(
         "--momentum",
-        type=_Finite(0, 1, max_open=True),
+        type=FiniteRange(0, 1, max_open=True),
         default=_DEFAULT["momentum"],
         show_default=True,
         help="Of sgd.",
@@ -98,7 +86,7 @@ _OPTIONS = (
     ),
     click.option(
         "--clip",
-        type=_Finite(min=0),
+        type=FiniteRange(min=0),
         default=_DEFAULT["clip"],
         show_default=True,
         help="Largest gradient norm; 0 = any.",
@@ -112,7 +100,7 @@ _OPTIONS = (
     ),
     click.option(
         "--ema",
-        type=_Finite(0, 1, min_open=True, max_open=True),
+        type=FiniteRange(0, 1, min_open=True, max_open=True),
         default=None,
         metavar="DECAY",
         help="Evaluate and save a moving average of the weights, e.g. 0.999.",
@@ -134,7 +122,7 @@ _OPTIONS = (
     ),
     click.option(
         "--repeat-threshold",
-        type=_Finite(0, 1),
+        type=FiniteRange(0, 1),
         default=_DEFAULT["repeat_threshold"],
         show_default=True,
         metavar="SHARE",
@@ -183,7 +171,7 @@ _OPTIONS = (
     ),
     click.option(
         "--save-every",
-        type=_Finite(min=0),
+        type=FiniteRange(min=0),
         default=_DEFAULT["save_every"],
         show_default=True,
         metavar="SECONDS",

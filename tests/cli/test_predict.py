@@ -217,3 +217,16 @@ def test_decoding_on_a_gpu_needs_one(
     assert "--decode nvjpeg needs a CUDA device" in said
     assert said.count("\n") == 1
     assert predict("--decode", "cpu", "--overwrite") == 0
+
+
+@pytest.mark.parametrize("flag", ["--score", "--draw-score", "--overlap"])
+@pytest.mark.parametrize("value", ["nan", "inf"])
+def test_what_is_no_number_is_refused(
+    flag: str, value: str, predict: Callable[..., int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """NaN is within every range, as ranges are commonly tested."""
+    assert predict(flag, value) == 2
+    said = capsys.readouterr().err
+    assert flag in said
+    assert value in said
+    assert said.count("\n") == 1
