@@ -44,7 +44,7 @@ def curve(model: str, run: Path, arguments: argparse.Namespace, parts: tuple[Pat
         "--model", model, "--steps", str(arguments.steps), "--eval-every", str(arguments.every),
         "--output", str(run), "--seed", str(arguments.seed), "--batch-size", "4",
     ]  # fmt: skip
-    subprocess.run(command, check=True)
+    subprocess.run(command, check=True, stdout=sys.stderr)  # stdout is for the curves
     rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     return [
         {"step": r["step"], "mask_ap": r["val"]["mask"]["AP"], "box_ap": r["val"]["box"]["AP"]}
