@@ -27,16 +27,13 @@ import torch
 from PIL import Image
 from pycocotools.coco import COCO
 from torch.utils.data import DataLoader, Dataset
-from torchvision.models.detection import MaskRCNN
-from torchvision.models.detection.anchor_utils import AnchorGenerator
-from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead
-from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredictor
 from torchvision.transforms.functional import pil_to_tensor
 
+from segcli.bench.train_inputs import TrainInputs
+from segcli.bench.train_stock import build_stock
 from segcli.config import TrainConfig
 from segcli.data.locate import open_dataset
 from segcli.models import ARCHITECTURES, Conventions, ModelSpec
-from segcli.models.backbones import build_backbone, head_norm
 from segcli.training.optim import Schedule, build_optimizer, set_lr
 from segcli.training.start import starting_model
 from segcli.zoo import LoadedModel, save_model
@@ -73,24 +70,9 @@ class PlainPictures(Dataset[tuple[torch.Tensor, dict[str, torch.Tensor]]]):
 
 
 def plain_model(model: LoadedModel) -> Any:
-    """Mask R-CNN of torchvision itself with the shape, sample counts and weights of `model`."""
-    row, spec = ARCHITECTURES[ARCHITECTURE], model.spec
-    before, channels = spec.conventions.preprocess, row.fpn_channels
-    ratios = (spec.anchors.aspect_ratios,) * len(spec.anchors.sizes)
-    layers = (row.mask_channels,) * 4
-    network = MaskRCNN(
-        build_backbone(row), min_size=SCALES, max_size=before.max_size,
-        image_mean=list(before.mean), image_std=list(before.std),
-        rpn_anchor_generator=AnchorGenerator(spec.anchors.sizes, ratios),
-        rpn_fg_iou_thresh=row.rpn_foreground_iou,
-        rpn_pre_nms_top_n_train=row.proposals[0], rpn_post_nms_top_n_train=row.proposals[0],
-        box_head=TwoMLPHead(channels * 49, row.box_channels),
-        box_predictor=FastRCNNPredictor(row.box_channels, spec.classes + 1),
-        box_batch_size_per_image=row.rois_per_image,
-        mask_head=MaskRCNNHeads(channels, layers, 1, norm_layer=head_norm(row)),
-        mask_predictor=MaskRCNNPredictor(layers[-1], row.mask_channels, spec.classes + 1),
-    )  # fmt: skip
-    network.load_state_dict(model.state, strict=True)
+    """Mask R-CNN of torchvision itself with the shape, sample counts and weights of `model`, at several sizes."""
+    network = build_stock(TrainInputs((), model.spec, model.state))
+    network.transform.min_size = SCALES
     return network.train()
 
 

@@ -13,40 +13,23 @@ from __future__ import annotations
 
 import ctypes
 import gc
-import json
 import sys
 import time
-from collections.abc import Callable
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from segcli.bench.child import own_stdout, peak_bytes
+from segcli.allocator import keep_large_blocks
+from segcli.bench.answering import Message, answer, gpu_peak_bytes, peak_bytes, resident_bytes
 from segcli.bench.trainers import STOCK, TrainTask
-from segcli.errors import SegcliError, UsageError
 
 if TYPE_CHECKING:
     from segcli.bench.train_ours import OurTraining
     from segcli.bench.train_stock import StockTraining
 
-Message = dict[str, Any]
-
 
 def main() -> None:
     """Answer messages until there are no more."""
-    stdout = own_stdout()
     contestant = Contestant()
-    functions: dict[str, Callable[[Message], Message]] = {
-        "open": contestant.open,
-        "losses": contestant.losses,
-        "step": contestant.step,
-    }
-    for line in sys.stdin:
-        message = json.loads(line)
-        try:
-            reply = functions[message["do"]](message)
-        except SegcliError as error:
-            reply = {"error": str(error), "usage": isinstance(error, UsageError)}
-        print(json.dumps(reply), file=stdout, flush=True)
+    answer({"open": contestant.open, "losses": contestant.losses, "step": contestant.step})
 
 
 class Contestant:
@@ -60,8 +43,6 @@ class Contestant:
         name, task = message["contestant"], TrainTask(**message["task"])
         start = time.perf_counter()
         if name != STOCK:  # the program does so at its start; a script does not
-            from segcli.allocator import keep_large_blocks
-
             keep_large_blocks()
         self._job = _load(name, task)
         _give_back_unused()
@@ -81,7 +62,7 @@ class Contestant:
             "stages": stages,
             "peak_bytes": peak,
             "step_bytes": (peak or 0) - (self._resting or 0) if known else None,
-            "gpu_peak_bytes": _gpu_peak_bytes(),
+            "gpu_peak_bytes": gpu_peak_bytes(),
         }
 
 
@@ -112,22 +93,6 @@ def _give_back_unused() -> None:
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
     if trim is not None:
         trim(0)
-
-
-def resident_bytes() -> int | None:
-    """What this process holds now; None where the system does not say."""
-    try:
-        status = Path("/proc/self/status").read_text(encoding="utf-8")
-    except OSError:
-        return None
-    lines = [line for line in status.splitlines() if line.startswith("VmRSS:")]
-    return int(lines[0].split()[1]) * 1024 if lines else None
-
-
-def _gpu_peak_bytes() -> int | None:
-    import torch
-
-    return torch.cuda.max_memory_allocated() if torch.cuda.is_available() else None
 
 
 if __name__ == "__main__":

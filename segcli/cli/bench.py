@@ -34,6 +34,18 @@ def bench() -> None:
     """
 
 
+_json_option = click.option(
+    "--json", "as_json", is_flag=True, help="JSON on stdout in place of the tables."
+)
+_threads_option = click.option(
+    "--threads",
+    type=click.IntRange(min=1),
+    default=None,
+    metavar="N",
+    help="CPU threads of each contestant.  [default: torch's own choice]",
+)
+
+
 @bench.command("roi-align")
 @click.option(
     "--workload",
@@ -60,7 +72,7 @@ def bench() -> None:
     metavar="N",
     help="CPU threads.  [default: torch's own choice]",
 )
-@click.option("--json", "as_json", is_flag=True, help="JSON on stdout in place of the tables.")
+@_json_option
 @roi_align_option
 @device_option
 @common_options
@@ -130,13 +142,7 @@ def time_roi_align(as_json: bool, roi_align: str, **options: Any) -> int:
     metavar="N",
     help="Only the first N pictures.",
 )
-@click.option(
-    "--threads",
-    type=click.IntRange(min=1),
-    default=None,
-    metavar="N",
-    help="CPU threads of each contestant.  [default: torch's own choice]",
-)
+@_threads_option
 @min_size_option
 @max_size_option
 @click.option(
@@ -144,7 +150,7 @@ def time_roi_align(as_json: bool, roi_align: str, **options: Any) -> int:
     is_flag=True,
     help="Tiny sizes and made-up inputs: shows that all runs, says nothing of speed.",
 )
-@click.option("--json", "as_json", is_flag=True, help="JSON on stdout in place of the tables.")
+@_json_option
 @device_option
 @common_options
 def time_predict(as_json: bool, **options: Any) -> int:
@@ -227,13 +233,7 @@ def time_predict(as_json: bool, **options: Any) -> int:
     metavar="N",
     help="Rounds in which all take a step in turn, after an untimed one.  [default: 5; 1 with --quick]",
 )
-@click.option(
-    "--threads",
-    type=click.IntRange(min=1),
-    default=None,
-    metavar="N",
-    help="CPU threads of each contestant.  [default: torch's own choice]",
-)
+@_threads_option
 @min_size_option
 @max_size_option
 @click.option(
@@ -241,7 +241,7 @@ def time_predict(as_json: bool, **options: Any) -> int:
     is_flag=True,
     help="Tiny sizes and, without DATASET, made-up pictures: shows that all runs, says nothing of speed.",
 )
-@click.option("--json", "as_json", is_flag=True, help="JSON on stdout in place of the tables.")
+@_json_option
 @device_option
 @common_options
 def time_train(as_json: bool, **options: Any) -> int:

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from segcli.bench.child import Contestant, peak_bytes
+from segcli.bench.answering import peak_bytes
+from segcli.bench.child import Contestant
 from segcli.bench.predictors import CONTESTANTS, Task
 from segcli.bench.process import Process
 from segcli.errors import PredictionError, UsageError
@@ -134,7 +135,7 @@ def test_a_model_that_is_not_there(name: str, tmp_path: Path) -> None:
 
 def test_peak_memory_is_this_processs_own() -> None:
     """A small process started by a large one has a small peak."""
-    code = "from segcli.bench.child import peak_bytes; print(peak_bytes())"
+    code = "from segcli.bench.answering import peak_bytes; print(peak_bytes())"
     mine = peak_bytes()
     given = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
 
