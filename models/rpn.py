@@ -89,6 +89,11 @@ def cell_anchors(
     return cell.round() if rounded else cell
 
 
+def by_cell(level: Tensor, values: int) -> Tensor:
+    """(N, A · values, H, W) as (N, H · W · A, values): no copy where the level lies channels last."""
+    return level.permute(0, 2, 3, 1).reshape(len(level), -1, values)
+
+
 def best_anchors(logits: Tensor, count: int, numerics: Numerics) -> tuple[Tensor, Tensor]:
     """The best anchors of one level of one picture.
 

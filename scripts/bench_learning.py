@@ -34,6 +34,7 @@ from segcli.bench.train_stock import build_stock
 from segcli.config import TrainConfig
 from segcli.data.locate import open_dataset
 from segcli.models import ARCHITECTURES, Conventions, ModelSpec
+from segcli.training.material import Material
 from segcli.training.optim import Schedule, build_optimizer, set_lr
 from segcli.training.start import starting_model
 from segcli.zoo import LoadedModel, save_model
@@ -84,9 +85,9 @@ def endless(loader: DataLoader[Any]) -> Iterator[Any]:
 
 def train_plain(arguments: argparse.Namespace, note: Any) -> None:
     """The plain loop; `note(step, seconds, file)` evaluates."""
-    data = open_dataset(arguments.data / "train.json", None)
+    material = Material.of([open_dataset(arguments.data / "train.json")])
     config = TrainConfig(model=ARCHITECTURE, max_dets=200)
-    model = starting_model(config, data)
+    model = starting_model(config, material)
     numerics = Conventions().numerics  # torchvision's
     spec: ModelSpec = replace(
         model.spec,

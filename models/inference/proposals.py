@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from segcli.models.inference.trunk import TrunkOutput
-from segcli.models.rpn import ProposalNetwork, best_anchors, select_proposals
+from segcli.models.rpn import ProposalNetwork, best_anchors, by_cell, select_proposals
 
 _KEPT_SHAPES = 64  # sets of anchors; one is 4 MB for an input of 800 × 1344
 
@@ -44,8 +44,8 @@ class Proposer:
             Per picture float32 (R_i, 4), xyxy in input pixels.
         """
         anchors = self._anchors_of(found, padded)
-        logits = [_by_cell(level, 1) for level in found.logits]
-        deltas = [_by_cell(level, 4) for level in found.deltas]
+        logits = [by_cell(level, 1) for level in found.logits]
+        deltas = [by_cell(level, 4) for level in found.deltas]
         return [
             self._of_picture(
                 [level[i, :, 0] for level in logits], [d[i] for d in deltas], anchors, size
@@ -81,8 +81,3 @@ class Proposer:
                 self._anchors.clear()  # other threads keep what they took
             self._anchors[key] = anchors
         return anchors
-
-
-def _by_cell(level: Tensor, values: int) -> Tensor:
-    """(N, A · values, H, W) as (N, H · W · A, values): no copy where the level lies channels last."""
-    return level.permute(0, 2, 3, 1).reshape(len(level), -1, values)

@@ -13,7 +13,7 @@ from segcli.models.boxes import clipped, wide_enough
 from segcli.models.conventions import Numerics
 from segcli.models.inference.nms import suppress
 from segcli.models.inference.ranking import ranked, rows_at
-from segcli.models.rpn import best_anchors, select_proposals
+from segcli.models.rpn import best_anchors, by_cell, select_proposals
 
 _KEPT_SIZES = 8  # of the network's input; the anchors of one are 4 MB for 800 × 1344 pixels
 _KEPT: WeakKeyDictionary[Any, dict[tuple[object, ...], list[Tensor]]] = WeakKeyDictionary()
@@ -70,11 +70,6 @@ def propose(
         find(rpn, numerics, [f[i] for f in flat], [m[i] for m in moves], anchors, size)
         for i, size in enumerate(sizes)
     ]
-
-
-def by_cell(level: Tensor, values: int) -> Tensor:
-    """(N, A · values, H, W) as (N, H · W · A, values): no copy where the level lies channels last."""
-    return level.permute(0, 2, 3, 1).reshape(len(level), -1, values)
 
 
 def _best(

@@ -10,8 +10,9 @@ import torch
 from torchvision.models.detection.image_list import ImageList
 
 from segcli.models import MaskRCNN
+from segcli.models.rpn import by_cell
 from segcli.models.training import proposals
-from segcli.models.training.proposals import anchors_of, by_cell, propose
+from segcli.models.training.proposals import anchors_of, propose
 
 Make = Callable[..., MaskRCNN]
 SIZES = [(96, 128), (70, 100)]
