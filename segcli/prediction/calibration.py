@@ -14,7 +14,7 @@ from torch import Tensor
 from segcli.console import say
 from segcli.errors import PredictionError, UsageError
 from segcli.prediction import openvino_store as store
-from segcli.prediction.openvino_runtime import nncf, quiet, runtime
+from segcli.prediction.openvino_runtime import core, nncf, quiet
 
 MOST_PICTURES = 8  # each takes some two seconds at 800 pixels
 # The RPN's two output layers, 1 % of the work, rank and shape the proposals. The first convolution sees the raw picture
@@ -134,8 +134,8 @@ def calibrated(model: Any, pictures: Sequence[Tensor], exact: Sequence[str] = _E
 
 def _lost(model: Any, plain: Any, picture: Tensor) -> list[int]:
     """Numbers of the outputs that have little to do with what they are in full precision."""
-    core, pixels = runtime().Core(), picture.contiguous().numpy()
-    both = [core.compile_model(m, "CPU")([pixels]) for m in (model, plain)]
+    pixels = picture.contiguous().numpy()
+    both = [core().compile_model(m, "CPU")([pixels]) for m in (model, plain)]
     lost = []
     for i in range(len(plain.outputs)):
         found, wanted = (np.asarray(outputs[i], np.float64) for outputs in both)

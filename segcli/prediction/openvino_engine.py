@@ -23,7 +23,7 @@ from segcli.device import dtype_of
 from segcli.models.inference import Trunk, TrunkOutput
 from segcli.prediction import openvino_store as store
 from segcli.prediction.calibration import Calibration, quantised
-from segcli.prediction.openvino_runtime import runtime
+from segcli.prediction.openvino_runtime import core, runtime
 
 _FEATURES = range(4)  # outputs of `Trunk` that are features
 _EXAMPLE = (1, 3, 64, 64)
@@ -252,4 +252,4 @@ def compiled(model: Any, precision: str) -> Any:
         "INFERENCE_NUM_THREADS": torch.get_num_threads(),
         "ENABLE_CPU_PINNING": False,  # two processes would hold on to the same cores
     }
-    return runtime().Core().compile_model(model, "CPU", settings)
+    return core().compile_model(model, "CPU", settings)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import logging
 import sys
 import warnings
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, redirect_stdout
 from typing import Any
 
@@ -30,6 +32,24 @@ def runtime() -> Any:
             f"OpenVINO cannot be imported ({error}); install it with {_INSTALL}, or use --cpu-engine torch"
         ) from error
     return openvino
+
+
+@functools.cache
+def core() -> Any:
+    """The one `openvino.Core` of this process, with its plugin for CPUs loaded; it is kept to the end.
+
+    A plugin gives the thread that loads it another stack for signal handlers, and takes that stack away when it is
+    unloaded, in the wrong order where there were several: the next Ctrl-C, or the end of a child process, would then
+    end this process by a segmentation fault. So there is one, loaded by a thread that ends.
+    Source: class SigAltStackSetup in openvino/src/plugins/intel_cpu/src/plugin.cpp.
+
+    Raises:
+        UsageError: OpenVINO cannot be imported.
+    """
+    found = runtime().Core()
+    with ThreadPoolExecutor(1) as thread:
+        thread.submit(found.get_property, "CPU", "FULL_DEVICE_NAME").result()
+    return found
 
 
 def nncf() -> Any:

@@ -17,7 +17,7 @@ from segcli.console import warn
 from segcli.files import atomic_writer
 from segcli.home import cache_folder
 from segcli.models.inference.units import ConvUnit
-from segcli.prediction.openvino_runtime import runtime
+from segcli.prediction.openvino_runtime import core, runtime
 from segcli.version import __version__
 
 _SCHEMA = 1  # of what is converted and how it is arranged
@@ -106,4 +106,4 @@ def packed(model: Any) -> bytes:
 def unpacked(data: bytes) -> Any:
     """The model of `packed`."""
     end = 8 + int.from_bytes(data[:8], "little")
-    return runtime().Core().read_model(data[8:end], data[end:])
+    return core().read_model(data[8:end], data[end:])

@@ -351,3 +351,36 @@ def test_nothing_is_reported_to_anybody(tmp_path: Path) -> None:
     assert found.stdout == ""
     assert found.stderr == "calibrating int8 on 1 pictures; the result is kept\n"
     assert not (home / "intel").exists()
+
+
+_SIGNALLED = """
+import gc, signal
+import torch
+from segcli.models import MaskRCNN, ModelSpec
+from segcli.models.architectures import ARCHITECTURES
+from segcli.models.inference import Trunk
+from segcli.models.spec import Anchors
+from segcli.prediction.calibration import Calibration
+from segcli.prediction.openvino_engine import open_trunk
+net = MaskRCNN(ModelSpec("mask-rcnn-nano", 3, Anchors(), ARCHITECTURES["mask-rcnn-nano"].conventions)).eval()
+picture = torch.rand(1, 3, 64, 96).contiguous(memory_format=torch.channels_last)
+engines = [open_trunk(Trunk(net).eval(), "fp32", None) for _ in range(2)]
+engines.append(open_trunk(Trunk(net).eval(), "int8", Calibration.on([picture])))
+while engines:  # the first comes first: not the order in which a stack is cleared
+    engines.pop(0)
+    gc.collect()
+arrived = []
+signal.signal(signal.SIGTERM, lambda *_: arrived.append(True))
+signal.raise_signal(signal.SIGTERM)
+print(len(arrived))
+"""
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals")
+@pytest.mark.parametrize("handlers", [(), ("-X", "faulthandler")], ids=["plain", "faulthandler"])
+def test_signals_are_handled_when_engines_are_gone(handlers: tuple[str, ...]) -> None:
+    """Each plugin of OpenVINO brings a stack for signal handlers; a signal on one that is gone ends the process."""
+    done = subprocess.run(
+        [sys.executable, *handlers, "-c", _SIGNALLED], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout) == (0, "1\n"), done.stderr
