@@ -41,7 +41,7 @@ def core() -> Any:
     A plugin gives the thread that loads it another stack for signal handlers, and takes that stack away when it is
     unloaded, in the wrong order where there were several: the next Ctrl-C, or the end of a child process, would then
     end this process by a segmentation fault. So there is one, loaded by a thread that ends.
-    Source: class SigAltStackSetup in openvino/src/plugins/intel_cpu/src/plugin.cpp.
+    Source: class SigAltStackSetup, https://github.com/openvinotoolkit/openvino/pull/11894.
 
     Raises:
         UsageError: OpenVINO cannot be imported.
