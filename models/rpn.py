@@ -13,6 +13,7 @@ from segcli.models.conventions import Numerics
 from segcli.models.spec import Anchors
 
 STRIDES = (4, 8, 16, 32, 64)
+_KEPT_SIZES = 16  # the anchors of an input of 800 × 1344 are 4 MB
 
 
 class PyramidAnchors(AnchorGenerator):  # type: ignore[misc]  # torchvision has no types
@@ -36,6 +37,7 @@ class PyramidAnchors(AnchorGenerator):  # type: ignore[misc]  # torchvision has 
             cell_anchors(sizes, anchors.aspect_ratios, rounded=numerics.anchors_rounded)
             for sizes in anchors.sizes
         ]
+        self._kept: dict[tuple[object, ...], list[Tensor]] = {}
 
     def forward(self, image_list: ImageList, feature_maps: list[Tensor]) -> list[Tensor]:
         """Anchors of each picture, float32 (ΣH·W·A, 4) xyxy, the same for all; see `per_level`."""
@@ -67,6 +69,19 @@ class PyramidAnchors(AnchorGenerator):  # type: ignore[misc]  # torchvision has 
             shift = torch.stack((x, y, x, y), 2).view(-1, 1, 4).float()
             levels.append((shift + cell.to(device)).view(-1, 4))
         return levels
+
+    def kept_per_level(self, padded: tuple[int, int], levels: list[Tensor]) -> list[Tensor]:
+        """`per_level` for maps (N, C, h, w), made once for each size of the input while it is among the last ones."""
+        shapes = [(level.shape[2], level.shape[3]) for level in levels]
+        key = (padded, *shapes, levels[0].device)
+        found = self._kept.get(key)
+        if found is None:
+            with torch.inference_mode(False):  # training may come after an evaluation
+                found = self.per_level(padded, shapes, levels[0].device)
+            for old in list(self._kept)[: 1 - _KEPT_SIZES]:
+                self._kept.pop(old, None)  # another thread may have been first
+            self._kept[key] = found
+        return found
 
     def strides(
         self, level: int, padded: tuple[int, int], shape: tuple[int, int]

@@ -8,14 +8,12 @@ from torch import Tensor
 from segcli.models.inference.trunk import TrunkOutput
 from segcli.models.rpn import ProposalNetwork, best_anchors, by_cell, select_proposals
 
-_KEPT_SHAPES = 64  # sets of anchors; one is 4 MB for an input of 800 × 1344
-
 
 class Proposer:
     """From objectness and deltas to proposals (Ren et al. 2015, section 3.3).
 
     Gives what the network's `ProposalNetwork` gives. That decodes all of some 250,000 anchors and makes them anew for
-    every picture; here the best are taken first, and anchors are kept per input size.
+    every picture; here the best are taken first, and anchors are kept for the last input sizes.
 
     Args:
         rpn: anchors, box coder, counts, thresholds and conventions are taken from it.
@@ -28,7 +26,6 @@ class Proposer:
         self._before = rpn._pre_nms_top_n["testing"]
         self._after = rpn._post_nms_top_n["testing"]
         self._overlap = rpn.nms_thresh
-        self._anchors: dict[tuple[object, ...], list[Tensor]] = {}
 
     def __call__(
         self, found: TrunkOutput, padded: tuple[int, int], sizes: list[tuple[int, int]]
@@ -43,7 +40,7 @@ class Proposer:
         Returns:
             Per picture float32 (R_i, 4), xyxy in input pixels.
         """
-        anchors = self._anchors_of(found, padded)
+        anchors = self._anchor_generator.kept_per_level(padded, found.logits)
         logits = [by_cell(level, 1) for level in found.logits]
         deltas = [by_cell(level, 4) for level in found.deltas]
         return [
@@ -68,16 +65,3 @@ class Proposer:
         boxes, scores, levels = (torch.cat(part) for part in zip(*parts, strict=True))
         limits = {"overlap": self._overlap, "most": self._after}
         return select_proposals(boxes, scores, levels, size, self._numerics, **limits)[0]
-
-    def _anchors_of(self, found: TrunkOutput, padded: tuple[int, int]) -> list[Tensor]:
-        """Anchors per level, (cells · A, 4)."""
-        shapes = [(level.shape[2], level.shape[3]) for level in found.logits]
-        device = found.logits[0].device
-        key = (padded, *shapes, device)
-        anchors = self._anchors.get(key)
-        if anchors is None:
-            anchors = self._anchor_generator.per_level(padded, shapes, device)
-            if len(self._anchors) >= _KEPT_SHAPES:
-                self._anchors.clear()  # other threads keep what they took
-            self._anchors[key] = anchors
-        return anchors

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Any
-from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
@@ -14,9 +13,6 @@ from segcli.models.conventions import Numerics
 from segcli.models.inference.nms import suppress
 from segcli.models.inference.ranking import ranked, rows_at
 from segcli.models.rpn import best_anchors, by_cell, select_proposals
-
-_KEPT_SIZES = 8  # of the network's input; the anchors of one are 4 MB for 800 × 1344 pixels
-_KEPT: WeakKeyDictionary[Any, dict[tuple[object, ...], list[Tensor]]] = WeakKeyDictionary()
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,18 +26,6 @@ class Proposals:
 
     boxes: Tensor
     valid: Tensor
-
-
-def anchors_of(rpn: Any, logits: list[Tensor], padded: tuple[int, int]) -> list[Tensor]:
-    """Anchors per level, float32 (h · w · A, 4): cells row by row, the anchors of a cell together."""
-    shapes = [(level.shape[2], level.shape[3]) for level in logits]
-    kept = _KEPT.setdefault(rpn.anchor_generator, {})
-    key = (padded, tuple(shapes), logits[0].device)
-    if key not in kept:  # made on the host, which a GPU would be waited for
-        if len(kept) >= _KEPT_SIZES:
-            kept.clear()
-        kept[key] = rpn.anchor_generator.per_level(padded, shapes, logits[0].device)
-    return kept[key]
 
 
 @torch.no_grad()
@@ -60,7 +44,7 @@ def propose(
         numerics: what is ranked, dropped and suppressed, and how.
         logits: per level float32 (N, A, h, w).
         deltas: per level float32 (N, 4 · A, h, w).
-        anchors: see `anchors_of`.
+        anchors: per level float32 (h · w · A, 4), see `PyramidAnchors.kept_per_level`.
         sizes: per picture, (h, w) of its valid area.
     """
     flat = [by_cell(level, 1)[:, :, 0] for level in logits]

@@ -14,7 +14,7 @@ from segcli.models.conventions import Numerics
 from segcli.models.training.cells import Cells, inside, patches_at
 from segcli.models.training.matching import Thresholds, match
 from segcli.models.training.options import LossConfig
-from segcli.models.training.proposals import Proposals, anchors_of, propose
+from segcli.models.training.proposals import Proposals, propose
 from segcli.models.training.sampling import Sample, draw
 from segcli.models.training.units import compute_dtype, convolve, run_block
 
@@ -59,7 +59,7 @@ def run_rpn(
         config: variant of the losses.
     """
     logits, deltas = _dense(rpn.head, levels)
-    anchors = anchors_of(rpn, logits, padded)
+    anchors = rpn.anchor_generator.kept_per_level(padded, logits)
     every = torch.cat(anchors)
     samples, owners = [], []
     for boxes, generator in zip(objects, generators, strict=True):

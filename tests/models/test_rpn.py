@@ -78,6 +78,27 @@ def test_p6_of_800_pixels_has_a_stride_of_61_in_torchvision_only() -> None:
         assert (p6[1, 0, 0, 1] - p6[0, 0, 0, 1]).item() == stride
 
 
+def test_anchors_are_kept_for_the_last_sizes() -> None:
+    """Those of an evaluation can be trained with; a folder of many sizes does not fill the memory."""
+    anchors = PyramidAnchors(Anchors(), TORCHVISION)
+
+    def of(width: int) -> list[torch.Tensor]:
+        levels = [torch.zeros(1, 1, *shape) for shape in _shapes(64, width)]
+        return anchors.kept_per_level((64, width), levels)
+
+    with torch.inference_mode():
+        first = of(64)
+    assert of(64) is first
+    assert not first[0].is_inference()
+    assert all(map(torch.equal, first, anchors.per_level((64, 64), _shapes(64, 64), CPU)))
+    for width in range(96, 96 + 40 * 32, 32):
+        assert all(
+            map(torch.equal, of(width), anchors.per_level((64, width), _shapes(64, width), CPU))
+        )
+    assert len(anchors._kept) == 16
+    assert of(64) is not first
+
+
 def test_cells_do_not_follow_torchs_default_device() -> None:
     """A network that is built without memory, to be filled later, has its anchors all the same."""
     with torch.device("meta"):

@@ -12,7 +12,7 @@ from torchvision.models.detection.image_list import ImageList
 from segcli.models import MaskRCNN
 from segcli.models.rpn import by_cell
 from segcli.models.training import proposals
-from segcli.models.training.proposals import anchors_of, propose
+from segcli.models.training.proposals import propose
 
 Make = Callable[..., MaskRCNN]
 SIZES = [(96, 128), (70, 100)]
@@ -31,7 +31,7 @@ def test_equal_to_the_networks_own(make_nano: Make, rank: str) -> None:
     network = make_nano(rpn_rank=rank)
     network.rpn._pre_nms_top_n = network.rpn._post_nms_top_n = {"training": 100, "testing": 9}
     logits, deltas = _found(network)
-    anchors = anchors_of(network.rpn, logits, (96, 128))
+    anchors = network.rpn.anchor_generator.kept_per_level((96, 128), logits)
     numerics = network.spec.conventions.numerics
     found = propose(network.rpn, numerics, logits, deltas, anchors, SIZES)
     images = ImageList(torch.zeros(2, 3, 96, 128), SIZES)
@@ -53,7 +53,7 @@ def test_slots_hold_the_same(make_nano: Make, monkeypatch: pytest.MonkeyPatch) -
     network.rpn._pre_nms_top_n = {"training": 60, "testing": 9}
     network.rpn._post_nms_top_n = {"training": 200, "testing": 9}
     logits, deltas = _found(network)
-    anchors = anchors_of(network.rpn, logits, (96, 128))
+    anchors = network.rpn.anchor_generator.kept_per_level((96, 128), logits)
     numerics = replace(network.spec.conventions.numerics, drop_non_finite=True)
     deltas[0][0, 0, 0, 0] = torch.inf
     logits[0][0, 0, 0, 0] = 50.0
