@@ -118,3 +118,6 @@ class GraphedDetector(BufferedDetector):
         if shape in self._graphs:
             torch.cuda.synchronize(self.detector.device)  # it may be running
             del self._graphs[shape]
+            self._runs[
+                shape
+            ] = -self._most  # where shapes take turns, recording each anew would cost more

@@ -255,14 +255,26 @@ def video(ctx: click.Context, /, **options: Any) -> int:
     return 3 if result.damaged else 0
 
 
+# what says how a model is run
+_FOR_MODELS = (
+    "save_predictions", "every", "score", "batch_size", "device", "precision", "compile", "cpu_engine",
+    "min_size", "max_size", "roi_align", "conventions",
+)  # fmt: skip
+
+
 def _check_flags(ctx: click.Context, options: dict[str, Any]) -> None:
     if (options["model"] is None) == (options["predictions"] is None):
         found = "neither" if options["model"] is None else "both"
         raise click.UsageError(f"found {found} of --model and --predictions; give exactly one", ctx)
-    needs_model = (("--save-predictions", "save_predictions", None), ("--every", "every", 1))
-    for flag, name, unset in needs_model:
-        if options["model"] is None and options[name] != unset:
-            raise click.UsageError(f"{flag} needs --model; predictions are taken as they are", ctx)
+    if options["model"] is not None:
+        return
+    for name in _FOR_MODELS:
+        if ctx.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE:
+            flag = f"--{name.replace('_', '-')}"
+            more = "; --draw-score hides what has a low score" if name == "score" else ""
+            raise click.UsageError(
+                f"{flag} needs --model; predictions are taken as they are{more}", ctx
+            )
 
 
 def _video_job(options: dict[str, Any]) -> VideoJob:
@@ -286,10 +298,13 @@ def _render(job: VideoJob, options: dict[str, Any]) -> VideoResult:
         predictions = FramePredictions(options["predictions"], job.source)
         with _profiled(None, options) as times:
             return overlay_with_predictions(job, predictions, times)
+    from segcli.overlay.video_facts import facts_of_video
     from segcli.prediction.loading import open_predictor  # brings torch
 
-    names = {f.name for f in fields(PredictConfig)} & options.keys()
-    model = open_predictor(PredictConfig(**{n: options[n] for n in names}), options["roi_align"])
+    config = PredictConfig(
+        **{f.name: options[f.name] for f in fields(PredictConfig) if f.name in options}
+    )
+    model = open_predictor(config, options["roi_align"], facts=facts_of_video(job))
     with _profiled(model, options) as times:
         return overlay_with_model(job, model, times)
 

@@ -53,12 +53,18 @@ class FramePredictions:
     def instances(self, frame: Frame) -> Instances:
         """Objects of a frame; between two frames that were predicted, those of the one before."""
         height, width = frame.rgb.shape[:2]
-        picture = self._pictures.get(frame.index)
-        if picture is not None:
-            self._last = frame.index, picture.instances((height, width))
+        for index in self._candidates(frame.index):
+            picture = self._pictures.get(index)
+            if picture is not None:
+                self._last = index, picture.instances((height, width))
+                break
         if self._last is None or frame.index - self._last[0] >= self._every:
             return Instances.empty((height, width))
         return self._last[1]
+
+    def _candidates(self, index: int) -> range:
+        """Frames whose objects may hold for this one, last first; at the start the one before may not be drawn."""
+        return range(index, index - (self._every if self._last is None else 1), -1)
 
 
 class PredictionLog:

@@ -33,12 +33,14 @@ class JobFacts:
         first: reads so many pictures from its beginning, or fewer: uint8 (H, W, 3) RGB, upright.
         files: so many files from its beginning, or fewer.
         recorded: `resolved` of a job that goes on; empty where it begins.
+        in_turn: batches are predicted one after another, never side by side.
     """
 
     pictures: int = 0
     first: Callable[[int], Sequence[NDArray[np.uint8]]] = lambda _: ()
     files: Callable[[int], Sequence[Path]] = lambda _: ()
     recorded: Mapping[str, Any] = field(default_factory=dict)
+    in_turn: bool = False
 
     def passes(self, config: PredictConfig) -> int:
         """How often a picture, a tile or a view of one goes through the network in the whole job, about."""

@@ -169,7 +169,7 @@ class _Engines:
         """Batches side by side; after `make`. Other engines than torch's own have threads of their own."""
         config = self._config
         plain = self._on_cpu and not self._compile and self.resolved.get("cpu_engine") == "torch"
-        if not plain or config.tile is not None or config.tta:
+        if not plain or config.tile is not None or config.tta or self._facts.in_turn:
             return 1
         return lanes_for(
             self._model.spec.architecture,

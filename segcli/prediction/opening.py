@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
 from segcli.categories import Categories
 from segcli.config import PredictConfig
 from segcli.console import say, warn
-from segcli.errors import UsageError
-from segcli.images import SUFFIXES
+from segcli.errors import ImageError, UsageError
+from segcli.images import SUFFIXES, image_info
 from segcli.output import EXPORTS, claim_output, sweep
 from segcli.prediction import drawings
 from segcli.prediction.options import JobOptions
@@ -35,9 +36,10 @@ from segcli.prediction.resume import (
     save_config,
 )
 from segcli.prediction.shards import Index, read_index, shard_numbers
-from segcli.prediction.walk import Inputs
+from segcli.prediction.walk import Found, Inputs
 
 Opener = Callable[[PredictConfig], PicturePredictor]
+_READERS = 8  # headers at a time; on a network's disk they are waited for
 
 
 @dataclass(frozen=True)
@@ -113,7 +115,7 @@ def open_job(
     changes = plan.compare(inputs.pictures)
     if not options.drop_vanished:
         refuse_vanished(plan, changes, inputs.root)
-    section = plan.section(changes, resolved["batch_size"])
+    section = plan.section(changes, resolved["batch_size"], _upright(inputs, changes, resolved))
     plan = parse(section, plan)
     if saved is not None:
         index = read_index(out, plan)
@@ -136,6 +138,22 @@ def open_job(
         is_new=saved is None,
         changes=changes,
     )
+
+
+def _upright(inputs: Inputs, changes: Changes, resolved: dict[str, Any]) -> list[bool] | None:
+    """Of each added picture, whether its header says that it is taller than wide; None where it does not matter."""
+    if resolved["batch_size"] == 1:
+        return None
+
+    def is_upright(picture: Found) -> bool:
+        try:
+            height, width = image_info(inputs.path(picture.key)).size
+        except (ImageError, OSError):
+            return False  # it will be named among the failed
+        return height > width
+
+    with ThreadPoolExecutor(_READERS) as pool:
+        return list(pool.map(is_upright, changes.added))
 
 
 def open_new(inputs: Inputs, config: PredictConfig, opener: Opener) -> PicturePredictor:

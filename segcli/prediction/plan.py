@@ -8,6 +8,7 @@ The file is a sequence of sections, each a head and a row per picture; the lates
     {"file": "a.jpg", "gone": true}
 
 Batches are fixed because a picture's padding, and so the last digits of its result, depends on its batch mates.
+Upright pictures and the others have batches of their own: together they would be padded to squares.
 """
 
 from __future__ import annotations
@@ -92,8 +93,16 @@ class Plan:
         row = self.current.get(found.key)
         return row is not None and (row.bytes, row.mtime_ns) == (found.bytes, found.mtime_ns)
 
-    def section(self, changes: Changes, batch_size: int) -> bytes:
-        """The text of a further section; empty where nothing changed."""
+    def section(
+        self, changes: Changes, batch_size: int, upright: Sequence[bool] | None = None
+    ) -> bytes:
+        """The text of a further section; empty where nothing changed.
+
+        Args:
+            changes: what it has to say.
+            batch_size: most pictures of a batch.
+            upright: of each added picture, whether it is taller than wide; None = they are not told apart.
+        """
         if not changes:
             return b""
         head: dict[str, Any] = {
@@ -101,17 +110,33 @@ class Plan:
             "section": self.sections,
             "batch_size": batch_size,
         }
+        numbers = _batch_numbers(upright or [False] * len(changes.added), batch_size)
         gone: list[dict[str, Any]] = [{"file": key, "gone": True} for key in changes.gone]
         added: list[dict[str, Any]] = [
             {
                 "file": found.key,
                 "bytes": found.bytes,
                 "mtime_ns": found.mtime_ns,
-                "batch": self.batches + place // batch_size,
+                "batch": self.batches + number,
             }
-            for place, found in enumerate(changes.added)
+            for found, number in zip(changes.added, numbers, strict=True)
         ]
         return b"".join(_line(row) for row in (head, *gone, *added))
+
+
+def _batch_numbers(upright: Sequence[bool], batch_size: int) -> list[int]:
+    """For each picture the number of its batch: each kind fills one, in order; numbered as they are begun."""
+    filling: dict[bool, list[int]] = {}  # kind -> number of its batch, pictures in it
+    numbers: list[int] = []
+    begun = 0
+    for kind in upright:
+        batch = filling.get(kind)
+        if batch is None or batch[1] == batch_size:
+            batch = filling[kind] = [begun, 0]
+            begun += 1
+        batch[1] += 1
+        numbers.append(batch[0])
+    return numbers
 
 
 def refuse_vanished(plan: Plan, changes: Changes, root: Path) -> None:

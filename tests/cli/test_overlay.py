@@ -24,6 +24,7 @@ from segcli.cli.main import main
 from segcli.config import PredictConfig
 from segcli.instances import Instances
 from segcli.masks import Masks
+from segcli.prediction.facts import JobFacts
 
 SIZE = (48, 64)
 
@@ -76,7 +77,8 @@ def opened(monkeypatch: pytest.MonkeyPatch) -> list[tuple[PredictConfig, str]]:
     calls: list[tuple[PredictConfig, str]] = []
     module: Any = ModuleType("segcli.prediction.loading")
 
-    def open_predictor(config: PredictConfig, roi_align: str = "auto") -> Model:
+    def open_predictor(config: PredictConfig, roi_align: str, *, facts: JobFacts) -> Model:
+        assert facts.first(3)[0].shape == (*SIZE, 3)
         calls.append((config, roi_align))
         return Model()
 
@@ -165,6 +167,15 @@ def test_part_of_a_video(opened: list[Any]) -> None:
             ["--predictions", "in.mp4", "--every", "2"], 2, "--every needs --model", id="every"
         ),
         pytest.param(
+            ["--predictions", "in.mp4", "--score", "0.8"], 2, "--draw-score hides", id="score"
+        ),
+        pytest.param(
+            ["--predictions", "in.mp4", "--cpu-engine", "torch"],
+            2,
+            "--cpu-engine needs",
+            id="engine",
+        ),
+        pytest.param(
             ["--predictions", "in.mp4", "--save-predictions", "p"],
             2,
             "--save-predictions needs",
@@ -189,6 +200,17 @@ def test_wrong_requests_are_one_line(
     assert reason in error
     assert error.count("\n") == 1
     assert not Path("out.mp4").exists()
+
+
+def test_int8_is_calibrated_on_the_video(capsys: pytest.CaptureFixture[str]) -> None:
+    """On a frame for every second of what is drawn."""
+    pytest.importorskip("openvino", reason="openvino is not installed")
+    pytest.importorskip("nncf", reason="nncf is not installed")
+    write_video(Path("in.mp4"), 60)
+    flags = ["--model", "nano-nuclei", "--precision", "int8", "--device", "cpu"]
+    flags += ["--start", "0.1", "--every", "20"]
+    assert main(["overlay", "video", "in.mp4", *flags, "--output", "out.mp4"]) == 0
+    assert "int8 calibrated on 3 pictures" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("source", ["gone.mp4", "folder", "text.mp4"])
@@ -229,7 +251,7 @@ def test_interrupt_leaves_no_half_file(tmp_path: Path, sent: signal.Signals, cod
         f"spec = importlib.util.spec_from_file_location('fakes', {__file__!r})\n"
         "fakes = importlib.util.module_from_spec(spec); spec.loader.exec_module(fakes)\n"
         "module = types.ModuleType('segcli.prediction.loading')\n"
-        "module.open_predictor = lambda config, roi_align: fakes.Model()\n"
+        "module.open_predictor = lambda config, roi_align, facts: fakes.Model()\n"
         "sys.modules['segcli.prediction.loading'] = module\n"
         "sys.argv = ['segcli', 'overlay', 'video', 'in.mp4', '--model', 'm', '--output', 'out/o.mp4',\n"
         "            '--save-predictions', 'out/p.json']\n"

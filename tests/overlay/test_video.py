@@ -134,6 +134,19 @@ def test_window_of_predictions(clips: Any, tmp_path: Path) -> None:
     assert drawn == [5 <= n < 10 for n in range(12)]
 
 
+def test_part_that_begins_between_two_predicted_frames(clips: Any, tmp_path: Path) -> None:
+    """Its first frames show what was found on one before the part, as the whole video does."""
+    source, saved = clips.make(), tmp_path / "p.json"
+    job = VideoJob(source, tmp_path / "a.mp4", style=STYLE, every=4, save_predictions=saved)
+    overlay_with_model(job, BlockFinder())
+    part = VideoJob(source, tmp_path / "b.mp4", Window(start=Fraction(6, 25)), STYLE)
+    overlay_with_predictions(part, FramePredictions(saved, source))
+    whole, drawn = clips.frames(job.output), clips.frames(part.output)
+    assert len(drawn) == 6
+    for first, second in zip(whole[6:], drawn, strict=True):
+        assert block_columns(second) == pytest.approx(block_columns(first), abs=1)
+
+
 def test_predictions_of_another_video_are_refused(clips: Any, tmp_path: Path) -> None:
     """The video is known by its content: renamed it fits, changed or other it does not."""
     source, saved = clips.make(), tmp_path / "p.json"

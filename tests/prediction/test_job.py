@@ -11,12 +11,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from segcli.config import DrawConfig, PredictConfig
 from segcli.errors import DataError, OutputError, UsageError
 from segcli.files import folder_lock
 from segcli.prediction import shards
 from segcli.prediction.job import dry_run, file_inputs, folder_inputs, predict_job
+from segcli.prediction.plan import read_plan
+from segcli.prediction.walk import natural_key
 
 GOOD = ["a/x.png", "a/y.webp", "a/z.gif", "b/1.bmp", "b/2.ppm", "b/3.tif", "c d.png"]
 GOOD += ["p1.png", "p2.jpg", "p10.png"]
@@ -49,6 +52,16 @@ def test_batch_mates_matter(start: Any) -> None:
     first = start.predictions()
     start(PredictConfig(model="m", batch_size=2), overwrite=True)
     assert start.predictions() != first
+
+
+def test_batches_hold_pictures_of_one_orientation(start: Any) -> None:
+    """By their headers, upright; one whose header cannot be read is no obstacle, and the order of rows stays."""
+    for name, size in (("a1.png", (8, 40)), ("a2.png", (40, 8)), ("a3.png", (8, 40))):
+        Image.new("RGB", size).save(start.photos / name)
+    start(PredictConfig(model="m", batch_size=2))
+    batch = {key: row.batch for key, row in read_plan(start.out).current.items()}
+    assert batch["a1.png"] == batch["a3.png"] != batch["a2.png"]
+    assert start.names() == sorted([*GOOD, "a1.png", "a2.png", "a3.png"], key=natural_key)
 
 
 def test_output_in_the_folder(start: Any) -> None:

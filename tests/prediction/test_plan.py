@@ -49,6 +49,26 @@ def test_batches(batch_size: int, expected: list[list[str]]) -> None:
     assert batches(grown(Plan(), found("a", "b", "c"), batch_size)) == expected
 
 
+@pytest.mark.parametrize(
+    ("upright", "expected"),
+    [
+        pytest.param("-----", [["a", "b"], ["c", "d"], ["e"]], id="all wide"),
+        pytest.param("|-|-|", [["a", "c"], ["b", "d"], ["e"]], id="in turn"),
+        pytest.param("-|||-", [["a", "e"], ["b", "c"], ["d"]], id="a full one is closed"),
+        pytest.param("----|", [["a", "b"], ["c", "d"], ["e"]], id="one alone"),
+    ],
+)
+def test_upright_pictures_have_batches_of_their_own(
+    upright: str, expected: list[list[str]]
+) -> None:
+    """Padded together they would all be squares."""
+    plan = Plan()
+    changes = plan.compare(found(*"abcde"))
+    plan = parse(plan.section(changes, 2, [kind == "|" for kind in upright]), plan)
+    assert batches(plan) == expected
+    assert plan.order() == list("abcde")
+
+
 def test_new_changed_and_vanished() -> None:
     """New and changed pictures form batches of their own; vanished ones are gone; others stay where they are."""
     plan = grown(Plan(), found("a", "b", "c", "d"))
