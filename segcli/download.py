@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 from segcli.console import progress, say
 from segcli.errors import ModelError, UsageError
-from segcli.files import fsync_folder, turn, write_bytes
+from segcli.files import NO_ROOM, fsync_folder, turn, write_bytes
 
 _CHUNK = 1 << 20
 _TIMEOUT_S = 30
@@ -70,7 +70,7 @@ def fetch(
 
     Raises:
         UsageError: the address is not allowed.
-        ModelError: SEGCLI_OFFLINE is set, no network, the server refuses, or the hash differs.
+        ModelError: SEGCLI_OFFLINE is set, no network, the server refuses, the disk is full, or the hash differs.
     """
     if target.exists():
         return target
@@ -86,6 +86,11 @@ def fetch(
                 _fetch(address, target, hash_prefix, hash_kind)
     # all of urllib's are OSErrors; a header of the answer that makes no sense is a ValueError
     except (http.client.HTTPException, OSError, ValueError) as error:
+        if isinstance(error, OSError) and error.errno in NO_ROOM:
+            raise ModelError(
+                f"{target.parent}: no space left for {target.name}; make room, or set SEGCLI_HOME to another disk, "
+                "and run again"
+            ) from error
         reason = getattr(error, "reason", None) or error
         raise ModelError(
             f"{address}: cannot be downloaded ({reason}); connect to the network and run again, "

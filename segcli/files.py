@@ -14,6 +14,9 @@ from typing import IO
 from segcli.console import say
 from segcli.errors import OutputError
 
+# what the systems say where a disk, or the user's share of it, is full
+NO_ROOM = frozenset({errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)})
+
 
 @contextmanager
 def atomic_writer(path: Path, *, fsync: bool = True) -> Iterator[IO[bytes]]:

@@ -47,6 +47,13 @@ def _one_thread_per_process() -> None:
     os.environ.setdefault("OMP_NUM_THREADS", "2")
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _compiled_by_these_tests_alone(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Inductor's files are made here, once."""
+    folder = tmp_path_factory.getbasetemp() / "inductor"
+    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(folder))
+
+
 @dataclass
 class FileServer:
     """A server on this machine that gives out the files of a folder.

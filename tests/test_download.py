@@ -211,6 +211,14 @@ def test_a_damaged_beginning_is_found_out(server: Server, target: Path) -> None:
     assert left(target) == set()
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_a_full_disk_is_no_fault_of_the_network(server: Server, target: Path) -> None:
+    """It says where room is needed, and which folder may be another."""
+    (target.parent / "w.pth.part").symlink_to("/dev/full")
+    with pytest.raises(ModelError, match=r"no space left for w\.pth; make room, or set SEGCLI_HOME"):
+        get(server, target)
+
+
 def test_refused_by_the_server(server: Server, target: Path) -> None:
     """A file that is not there is one line: the address, the reason, what to do, where to put it."""
     with pytest.raises(ModelError, match=r"missing: cannot be downloaded \(Not Found\)") as caught:

@@ -39,7 +39,8 @@ def training_losses(
         targets: per picture: `boxes` float32 (G, 4) xyxy in input pixels, `labels` int64 (G,) from 1, `masks` uint8
             (G, 58, 58) patches (`segcli.models.mask_targets`); and as one wants: `key` int64 (), see `keys`, on the
             CPU (on a GPU it is waited for); `classes` bool (K + 1,), background first: the classes that the picture's
-            dataset knows, whose logits alone are in the class loss.
+            dataset knows, whose logits alone are in the class loss; `others` float32 (I, 4) xyxy: objects that this
+            step does not look at, near which nothing is background.
         keys: per picture, what all its random choices are drawn from, so that they depend on neither its batch mates
             nor on the process; None = the targets' `key`, or drawn from torch's own generator where they have none.
     """
@@ -49,11 +50,14 @@ def training_losses(
     random = generators(keys, len(targets), images.device)
     levels = _pyramid(network, images)
     objects = [target["boxes"].float() for target in targets]
+    others = [target.get("others") for target in targets]
     padded = (images.shape[2], images.shape[3])
     numerics = network.spec.conventions.numerics
-    rpn = run_rpn(network.rpn, numerics, levels, padded, sizes, objects, random, options.losses)
+    rpn = run_rpn(
+        network.rpn, numerics, levels, padded, sizes, objects, others, random, options.losses
+    )
     heads, count = network.roi_heads, [len(boxes) for boxes in objects]
-    pictures = zip(rpn.proposals, objects, random, strict=True)
+    pictures = zip(rpn.proposals, objects, others, random, strict=True)
     rois = [sample_rois(heads, *picture) for picture in pictures]
     masks = [mask_rois(heads, r) for r in rois]
     found = _head_losses(

@@ -67,6 +67,26 @@ def match(candidates: Tensor, objects: Tensor, thresholds: Thresholds) -> tuple[
     return owner, _kinds(best, chosen, thresholds)
 
 
+def left_alone(
+    kinds: Tensor, candidates: Tensor, others: Tensor | None, thresholds: Thresholds
+) -> Tensor:
+    """Take for neither what is background only because some objects are not looked at.
+
+    Args:
+        kinds: int8 (M,), of `match` with the objects that are looked at.
+        candidates: float32 (M, 4), xyxy.
+        others: float32 (I, 4), xyxy, same frame: the objects that are not; None = there are none.
+        thresholds: as for the objects that are.
+
+    Returns:
+        int8 (M,); foreground stays foreground.
+    """
+    if others is None:
+        return kinds
+    _, near = match(candidates, others, thresholds)
+    return kinds.masked_fill((kinds == BACKGROUND) & (near != BACKGROUND), IGNORED)
+
+
 def _kinds(best: Tensor, chosen: Tensor, thresholds: Thresholds) -> Tensor:
     foreground = (best >= thresholds.high) | chosen
     kinds = torch.full_like(best, IGNORED, dtype=torch.int8)

@@ -12,7 +12,7 @@ from torchvision.models.detection._utils import encode_boxes
 from torchvision.ops import complete_box_iou_loss, distance_box_iou_loss, generalized_box_iou_loss
 
 from segcli.models.class_layout import ClassLayout
-from segcli.models.training.matching import Thresholds, match
+from segcli.models.training.matching import Thresholds, left_alone, match
 from segcli.models.training.options import LossConfig
 from segcli.models.training.proposals import Proposals
 from segcli.models.training.sampling import IGNORED, draw
@@ -71,7 +71,11 @@ class RoIs:
 
 
 def sample_rois(
-    heads: Any, proposals: Proposals, objects: Tensor, generator: torch.Generator
+    heads: Any,
+    proposals: Proposals,
+    objects: Tensor,
+    others: Tensor | None,
+    generator: torch.Generator,
 ) -> RoIs:
     """Draw from a picture's proposals and from the objects' own boxes; foreground comes first, in random order.
 
@@ -79,15 +83,15 @@ def sample_rois(
         heads: thresholds and counts.
         proposals: of the picture.
         objects: float32 (G, 4).
+        others: float32 (I, 4), objects that are not looked at; None = there are none.
         generator: its source of random numbers.
     """
     boxes = torch.cat((proposals.boxes, objects))
     known = torch.cat((proposals.valid, proposals.valid.new_ones(len(objects))))
     matcher, sampler = heads.proposal_matcher, heads.fg_bg_sampler
-    owner, kinds = match(
-        boxes, objects, Thresholds(matcher.high_threshold, matcher.low_threshold, False)
-    )
-    kinds = kinds.masked_fill(~known, IGNORED)
+    thresholds = Thresholds(matcher.high_threshold, matcher.low_threshold, False)
+    owner, kinds = match(boxes, objects, thresholds)
+    kinds = left_alone(kinds, boxes, others, thresholds).masked_fill(~known, IGNORED)
     drawn = draw(kinds, sampler.batch_size_per_image, sampler.positive_fraction, generator)
     first = torch.zeros_like(drawn.rows)  # picture and object of a batch of one
     return RoIs(boxes[drawn.rows], first, owner[drawn.rows], drawn.foreground, drawn.valid)

@@ -12,7 +12,7 @@ from torchvision.models.detection._utils import encode_boxes
 
 from segcli.models.conventions import Numerics
 from segcli.models.training.cells import Cells, inside, patches_at
-from segcli.models.training.matching import Thresholds, match
+from segcli.models.training.matching import Thresholds, left_alone, match
 from segcli.models.training.options import LossConfig
 from segcli.models.training.proposals import Proposals, propose
 from segcli.models.training.sampling import Sample, draw
@@ -43,6 +43,7 @@ def run_rpn(
     padded: tuple[int, int],
     sizes: list[tuple[int, int]],
     objects: list[Tensor],
+    others: list[Tensor | None],
     generators: list[torch.Generator],
     config: LossConfig,
 ) -> RpnResult:
@@ -55,6 +56,7 @@ def run_rpn(
         padded: (H, W) of the input.
         sizes: (h, w) of each picture.
         objects: per picture float32 (G, 4), xyxy in input pixels.
+        others: per picture likewise (I, 4), objects that are not looked at; None = there are none.
         generators: per picture.
         config: variant of the losses.
     """
@@ -62,8 +64,9 @@ def run_rpn(
     anchors = rpn.anchor_generator.kept_per_level(padded, logits)
     every = torch.cat(anchors)
     samples, owners = [], []
-    for boxes, generator in zip(objects, generators, strict=True):
+    for boxes, rest, generator in zip(objects, others, generators, strict=True):
         owner, kinds = match(every, boxes, _thresholds(rpn))
+        kinds = left_alone(kinds, every, rest, _thresholds(rpn))
         sample = draw(kinds, *_counts(rpn), generator)
         samples.append(sample)
         owners.append(_targets(rpn, every, boxes, owner, sample))

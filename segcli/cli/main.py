@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import importlib
 import os
 import select
@@ -18,6 +17,7 @@ from segcli.allocator import keep_large_blocks
 from segcli.cli.options import common_options
 from segcli.console import VERBOSITY, escape
 from segcli.errors import SegcliError, Terminated
+from segcli.files import NO_ROOM
 from segcli.processes import end_workers
 from segcli.version import __version__
 
@@ -166,11 +166,8 @@ def _explain(error: BaseException) -> tuple[str, int]:
         return "terminated", 143
     if isinstance(error, SegcliError):
         return str(error), error.exit_code
-    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
-        return (
-            f"{error.filename or 'the disk'}: no space left; make room and run again",
-            1,
-        )
+    if isinstance(error, OSError) and error.errno in NO_ROOM:
+        return f"{error.filename or 'the disk'}: no space left; make room and run again", 1
     name = type(error).__name__
     return f"unexpected {name}: {error} (run again with --debug for the traceback)", 1
 

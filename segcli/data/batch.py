@@ -39,7 +39,8 @@ class Batch:
         images: float32 (N, 3, H, W); N is smaller than the batch size where pictures were unreadable, and may be 0.
         sizes: (h, w) of each picture without padding.
         targets: one dict a picture: `boxes` float32 (G, 4), `labels` int64 (G,), `masks` uint8 (G, 58, 58), `key`
-            int64 (), and with several datasets `classes` bool (K + 1,).
+            int64 (), with several datasets `classes` bool (K + 1,), and of pictures with more objects than are trained on
+            `others` float32 (I, 4).
         file_names: one a picture, for messages.
         unreadable: pictures that were left out.
         keys: the targets' keys as numbers, see `Sample.key`.
@@ -94,9 +95,9 @@ class _Collate:
             return Batch(torch.zeros(0, 3, 0, 0), [], [], [], bad)
         images, sizes = _padded(good, self.pad_multiple)
         thinned = [
-            Thinned(s.file_name, len(s.boxes) + s.left_out, len(s.boxes))
+            Thinned(s.file_name, len(s.boxes) + len(s.others), len(s.boxes))
             for s in good
-            if s.left_out
+            if s.others is not None
         ]
         return Batch(
             images=images,
@@ -126,4 +127,6 @@ def _target(sample: Sample) -> dict[str, Tensor]:
     target["key"] = torch.tensor(sample.key, dtype=torch.int64)
     if sample.classes is not None:
         target["classes"] = sample.classes
+    if sample.others is not None:
+        target["others"] = sample.others
     return target

@@ -38,7 +38,8 @@ class Sample:
         file_name: for messages.
         key: of the random choices that losses make for this picture in this step, 0..2⁶³ − 1.
         side: the batch is padded to a square of this many pixels; None = to its largest picture.
-        left_out: objects that are not among `boxes` because there are more than `max_instances`.
+        others: float32 (I, 4), boxes likewise of the objects that are not among `boxes` because there are more than
+            `max_instances`; None = all are.
         classes: bool (K + 1,), whether the picture's dataset tells of each class, background in front; None = of all.
     """
 
@@ -49,7 +50,7 @@ class Sample:
     file_name: str
     key: int = 0
     side: int | None = None
-    left_out: int = 0
+    others: Tensor | None = None
     classes: Tensor | None = None
 
 
@@ -89,9 +90,11 @@ def make_sample(
         image, objects = paste_objects(image, objects, other, change.paste, ratio)
     if change.color is not None:
         image = recolored(image, change.color)
-    kept = _at_most(objects, max_instances, key)
+    kept, rest = _at_most(objects, max_instances, key)
     prepared = prepare(_turned(image, change), preprocess, scale=frame.scale)
-    boxes = _scaled_boxes(kept, (image.shape[0], image.shape[1]), change, prepared.size)
+    size = (image.shape[0], image.shape[1])
+    boxes = _scaled_boxes(kept, size, change, prepared.size)
+    others = None if rest is None else _scaled_boxes(rest, size, change, prepared.size)
     # without these changes thin objects are as annotated
     cuts = change.crop or change.lsj or change.paste
     rows = _thick_enough(boxes) if cuts else np.arange(len(boxes))
@@ -104,7 +107,7 @@ def make_sample(
         file_name=picture.file_name,
         key=key,
         side=frame.side,
-        left_out=len(objects) - len(kept),
+        others=None if others is None else torch.from_numpy(others),
     )
 
 
@@ -118,12 +121,12 @@ def _framed(
     return image[y0:y1, x0:x1], objects.cut(frame.window)
 
 
-def _at_most(objects: Objects, most: int | None, key: int) -> Objects:
-    """A seeded choice of objects, in their order."""
+def _at_most(objects: Objects, most: int | None, key: int) -> tuple[Objects, Objects | None]:
+    """A seeded choice of objects, in their order, and the rest of them; None where they are all chosen."""
     if most is None or len(objects) <= most:
-        return objects
-    rng = np.random.Generator(np.random.PCG64(key))
-    return objects.take(np.sort(rng.permutation(len(objects))[:most]))
+        return objects, None
+    order = np.random.Generator(np.random.PCG64(key)).permutation(len(objects))
+    return objects.take(np.sort(order[:most])), objects.take(np.sort(order[most:]))
 
 
 def _turned(image: NDArray[np.uint8], change: Change) -> NDArray[np.uint8]:

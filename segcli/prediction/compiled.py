@@ -22,8 +22,8 @@ from torch.export import Dim
 
 from segcli.console import say, warn
 from segcli.errors import UsageError
-from segcli.files import sha256
-from segcli.home import cache_folder
+from segcli.files import sha256, turn, write_bytes
+from segcli.home import cache_folder, drop_abandoned
 from segcli.models.inference import Trunk, TrunkEngine, TrunkOutput
 
 _COMPILERS = ("c++", "g++", "clang++")
@@ -34,6 +34,7 @@ _EXAMPLE = (
     1088,
 )  # layouts of weights are chosen for it; other sizes run with them as well
 _GRID = 32  # every side is a multiple of it
+_KEPT = 8  # newest packages; R50's is 190 MB
 
 
 def why_not() -> str | None:
@@ -56,18 +57,41 @@ def compiled_trunk(module: Trunk, weights: str) -> TrunkEngine:
     """
     path = cache_folder("compiled") / f"{_key(module, weights)}.pt2"
     engine = _load(path)
-    if engine is None:
-        reason = why_not()
-        if reason:
-            raise UsageError(f"--compile: {reason}; install one, set CXX, or use --no-compile")
-        say("compiling the trunk; it is kept for later runs")
-        _compile(module, path)
-        engine = _load(path)
+    if engine is not None:
+        return engine
+    with turn(path.with_suffix(".lock"), "waiting for another segcli process that compiles this"):
+        engine = _load(path)  # it may have been this trunk
         if engine is None:
-            raise UsageError(
-                f"--compile: what was compiled cannot be loaded from {path}; use --no-compile"
-            )
+            _make(module, path)
+            engine = _load(path)
+    if engine is None:
+        raise UsageError(
+            f"--compile: what was compiled cannot be loaded from {path}; use --no-compile"
+        )
     return engine
+
+
+def keep_compiled() -> None:
+    """Let Inductor keep its files under SEGCLI_HOME, unless the user has chosen a place for them.
+
+    Raises:
+        OutputError: the folder is another user's, or cannot be made.
+    """
+    if "TORCHINDUCTOR_CACHE_DIR" not in os.environ:
+        os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(cache_folder("inductor"))
+
+
+def _make(module: Trunk, path: Path) -> None:
+    reason = why_not()
+    if reason:
+        raise UsageError(f"--compile: {reason}; install one, set CXX, or use --no-compile")
+    say("compiling the trunk; it is kept for later runs")
+    keep_compiled()
+    drop_abandoned(path.parent)
+    _compile(module, path)
+    for old in sorted(path.parent.glob("*.pt2"), key=lambda file: file.stat().st_mtime)[:-_KEPT]:
+        old.unlink()
+        old.with_suffix(".sha256").unlink(missing_ok=True)
 
 
 def _key(module: Trunk, weights: str) -> str:
@@ -111,7 +135,7 @@ def _compile(module: Trunk, path: Path) -> None:
         program = torch.export.export(module, (example,), dynamic_shapes={"images": sizes})
         made = Path(folder) / "trunk.pt2"
         torch._inductor.aoti_compile_and_package(program, package_path=str(made))
-        path.with_suffix(".sha256").write_text(sha256(made))
+        write_bytes(path.with_suffix(".sha256"), sha256(made).encode())
         made.replace(path)
 
 

@@ -15,7 +15,7 @@ from torch import nn
 
 from segcli.console import warn
 from segcli.files import atomic_writer
-from segcli.home import cache_folder
+from segcli.home import cache_folder, drop_abandoned
 from segcli.models.inference.units import ConvUnit
 from segcli.prediction.openvino_runtime import core, runtime
 from segcli.version import __version__
@@ -96,7 +96,9 @@ def fingerprint(module: nn.Module) -> str:
 
 def packed(model: Any) -> bytes:
     """A model as one run of bytes: the length of its graph, the graph, its weights."""
-    with tempfile.TemporaryDirectory(dir=cache_folder("openvino")) as folder:
+    cache = cache_folder("openvino")
+    drop_abandoned(cache)
+    with tempfile.TemporaryDirectory(dir=cache) as folder:
         graph = Path(folder) / "model.xml"
         runtime().save_model(model, graph, compress_to_fp16=False)
         text, weights = graph.read_bytes(), graph.with_suffix(".bin").read_bytes()

@@ -70,6 +70,10 @@ def needs_model(saved: Saved, config: PredictConfig) -> bool:
     return weights.is_file() and sha256(weights) != saved["resolved"].get("model_sha256")
 
 
+# how to give what no flag sets
+_HOW = {"threads": "OMP_NUM_THREADS=N sets threads", "torch": "pip install torch==VERSION"}
+
+
 def refuse_differences(out: Path, saved: Saved, resolved: dict[str, Any]) -> None:
     """Stop where predictions would come out otherwise than those that are there.
 
@@ -84,8 +88,13 @@ def refuse_differences(out: Path, saved: Saved, resolved: dict[str, Any]) -> Non
         if was.get(name, _ABSENT) != now.get(name, _ABSENT)
     ]
     if differences:
+        hints = [
+            f" ({h})"
+            for name, h in _HOW.items()
+            if any(d.startswith(f"{name}:") for d in differences)
+        ]
         raise UsageError(
-            f"{out}: was begun with other settings ({'; '.join(differences)}); give the same ones, "
+            f"{out}: was begun with other settings ({'; '.join(differences)}); give the same ones{''.join(hints)}, "
             "another --output, or --overwrite to begin anew"
         )
 

@@ -1,15 +1,13 @@
-"""`--compile` in training: when it can be had, and where Inductor keeps what it makes."""
+"""`--compile` in training: when it can be had."""
 
 from __future__ import annotations
 
-import os
 from typing import Any
 
 import torch
 
 from segcli.config import TrainConfig
 from segcli.errors import UsageError
-from segcli.home import cache_folder
 from segcli.prediction.compiled import why_not
 
 
@@ -44,16 +42,6 @@ def choose_compile(config: TrainConfig, saved: dict[str, Any] | None, device: to
     if reason:
         raise UsageError(f"--compile: {reason}; install one, set CXX, or use --no-compile")
     return True
-
-
-def keep_compiled() -> None:
-    """Let Inductor keep its files under SEGCLI_HOME, unless the user has chosen a place for them.
-
-    Raises:
-        OutputError: the folder is another user's, or cannot be made.
-    """
-    if "TORCHINDUCTOR_CACHE_DIR" not in os.environ:
-        os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(cache_folder("inductor"))
 
 
 def _why_not_on(device: torch.device) -> str | None:

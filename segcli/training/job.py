@@ -15,8 +15,8 @@ from segcli.data.training_set import TrainingSet
 from segcli.device import Compute
 from segcli.models import MaskRCNN
 from segcli.models.training.prepare import prepare_for_training
+from segcli.prediction.compiled import keep_compiled
 from segcli.training.checkpoint import load_last
-from segcli.training.compiling import keep_compiled
 from segcli.training.ema import MovingAverage
 from segcli.training.loader import read_ahead
 from segcli.training.log import TrainingLog

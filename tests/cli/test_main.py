@@ -81,6 +81,7 @@ def test_a_commands_answer_is_the_exit_code(answer: object, code: int, run: Run)
         pytest.param(BrokenPipeError("x"), 1, "unexpected BrokenPipeError", id="a worker's pipe"),
         pytest.param(OSError(errno.ENOSPC, "x", "f"), 1, "f: no space left; make room", id="disk full"),
         pytest.param(OSError(errno.ENOSPC, "x"), 1, "the disk: no space left", id="disk full, unnamed"),
+        pytest.param(OSError(getattr(errno, "EDQUOT", errno.ENOSPC), "x", "f"), 1, "f: no space left", id="quota"),
         pytest.param(PermissionError(13, "no", "f"), 1, "unexpected PermissionError", id="other OSError"),
     ],
 )  # fmt: skip

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -292,3 +293,15 @@ def test_a_stopped_write_leaves_nothing(clips: Any, tmp_path: Path) -> None:
 def test_movie_timescale(ticks: int, rates: list[int], expected: int) -> None:
     """A multiple of the video's clock, and of the audio's where 32 bits hold it."""
     assert movie_timescale(ticks, rates) == expected
+
+
+def test_what_a_killed_run_left_goes_after_a_day(tmp_path: Path) -> None:
+    """Of the same output alone; one that may still be written stays."""
+    names = [".a[1].old.tmp.mp4", ".a[1].new.tmp.mp4", ".b.old.tmp.mp4", ".a[1].old.tmp.mkv"]
+    for name in names:
+        (tmp_path / name).write_bytes(b"x")
+        if ".old" in name:
+            os.utime(tmp_path / name, (1, 1))
+    with partial_file(tmp_path / "a[1].mp4"):
+        pass
+    assert {p.name for p in tmp_path.iterdir()} == {"a[1].mp4", *names[1:]}

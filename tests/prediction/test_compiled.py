@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -71,7 +72,7 @@ def test_compiled_once_for_all_sizes(
     engines = [compiled.compiled_trunk(trunk, "a" * 64)]
     assert "compiling the trunk" in capsys.readouterr().err
     (package,) = (home / "compiled").glob("*.pt2")
-    assert {p.suffix for p in (home / "compiled").iterdir()} == {".pt2", ".sha256"}
+    assert {p.suffix for p in (home / "compiled").iterdir()} == {".pt2", ".sha256", ".lock"}
     with monkeypatch.context() as patch:
         patch.setattr(compiled, "_compile", _never)
         engines.append(compiled.compiled_trunk(trunk, "a" * 64))
@@ -97,6 +98,57 @@ def test_compiled_once_for_all_sizes(
         compiled.compiled_trunk(trunk, "a" * 64)
     assert made == [package]
     assert "damaged, compiling anew" in capsys.readouterr().err
+
+
+def test_files_lie_under_segcli_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Unless the user has chosen another place."""
+    monkeypatch.setenv("SEGCLI_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", "elsewhere")
+    compiled.keep_compiled()
+    assert os.environ["TORCHINDUCTOR_CACHE_DIR"] == "elsewhere"
+    monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR")
+    compiled.keep_compiled()
+    folder = Path(os.environ["TORCHINDUCTOR_CACHE_DIR"])
+    assert folder == tmp_path / "home" / "inductor"
+    assert folder.stat().st_mode & 0o077 == 0 or os.name == "nt"
+
+
+def test_what_another_process_has_just_compiled_is_taken(
+    model: zoo.LoadedModel, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two jobs that begin together compile once: the second waits for its turn, and looks again."""
+    del home
+    found: list[object] = [None, lambda images: images]
+    last = found[-1]
+    monkeypatch.setattr(compiled, "_load", lambda _: found.pop(0))
+    monkeypatch.setattr(compiled, "_compile", _never)
+    assert compiled.compiled_trunk(_trunk(model), "a" * 64) is last
+
+
+def test_only_the_newest_are_kept(
+    model: zoo.LoadedModel, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each is as large as the weights; what a killed process left behind goes too, after a day."""
+    folder = home / "compiled"
+    (folder / "tmpold").mkdir(parents=True)
+    (folder / "tmpnew").mkdir()
+    os.utime(folder / "tmpold", (1, 1))
+
+    def write(_: Trunk, path: Path) -> None:
+        path.write_bytes(b"")
+        path.with_suffix(".sha256").write_text("")
+        os.utime(path, (len(made), len(made)))
+        made.append(path.stem)
+
+    made: list[str] = []
+    monkeypatch.setattr(compiled, "why_not", lambda: None)
+    monkeypatch.setattr(compiled, "_compile", write)
+    monkeypatch.setattr(compiled, "_load", lambda path: object() if path.exists() else None)
+    for number in range(10):
+        compiled.compiled_trunk(_trunk(model), str(number))
+    assert {path.stem for path in folder.glob("*.pt2")} == set(made[2:])
+    assert {path.stem for path in folder.glob("*.sha256")} == set(made[2:])
+    assert [path.name for path in folder.glob("tmp*")] == ["tmpnew"]
 
 
 def test_the_key_holds_what_the_code_depends_on(model: zoo.LoadedModel) -> None:

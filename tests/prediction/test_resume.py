@@ -65,6 +65,9 @@ def test_no_config(tmp_path: Path) -> None:
         pytest.param(
             {"score": 0.3, "batch_size": 4}, r"batch_size: was 2, now 4; score: was", id="two"
         ),
+        pytest.param(
+            {"threads": 4}, r"same ones \(OMP_NUM_THREADS=N sets threads\), another", id="no flag"
+        ),
         pytest.param({"classes": ["x" * 99]}, r"x…\)", id="long values are cut"),
     ],
 )

@@ -16,7 +16,7 @@ from segcli.config import TrainConfig, load_settings
 from segcli.data.coco import read_coco
 from segcli.errors import UsageError
 from segcli.prediction import compiled
-from segcli.training.compiling import choose_compile, keep_compiled
+from segcli.training.compiling import choose_compile
 from segcli.training.job import Job, run
 from segcli.training.material import Material
 from segcli.training.setup import prepare
@@ -85,19 +85,6 @@ def test_without_a_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(UsageError, match=r"--compile: no C\+\+ compiler was found .*--no-compile"):
         choose_compile(config, None, CPU)
     assert choose_compile(config, None, torch.device("cuda", 0))
-
-
-def test_files_lie_under_segcli_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Unless the user has chosen another place."""
-    monkeypatch.setenv("SEGCLI_HOME", str(tmp_path / "home"))
-    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", "elsewhere")
-    keep_compiled()
-    assert os.environ["TORCHINDUCTOR_CACHE_DIR"] == "elsewhere"
-    monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR")
-    keep_compiled()
-    folder = Path(os.environ["TORCHINDUCTOR_CACHE_DIR"])
-    assert folder == tmp_path / "home" / "inductor"
-    assert folder.stat().st_mode & 0o077 == 0 or os.name == "nt"
 
 
 def test_it_is_recorded_and_kept(
