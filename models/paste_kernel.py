@@ -9,6 +9,7 @@ Variables: `i_` index, `o_` offset, `m_` mask, `p_` pointer, `b_` value, capital
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
 import torch
@@ -201,7 +202,8 @@ def launch(
         "BLOCK": COLUMNS,
     }
     grid = (len(masks) * triton.cdiv(size[1], COLUMNS),)
-    paste_edges_kernel[grid](
-        masks.contiguous(), *tables, out if first is None else first, out,
-        *size, masks.shape[1], **constants, num_warps=1,
-    )  # fmt: skip
+    with torch.cuda.device(masks.device) if masks.is_cuda else contextlib.nullcontext():
+        paste_edges_kernel[grid](
+            masks.contiguous(), *tables, out if first is None else first, out,
+            *size, masks.shape[1], **constants, num_warps=1,
+        )  # fmt: skip

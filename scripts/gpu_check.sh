@@ -4,7 +4,8 @@
 #   bash scripts/gpu_check.sh [--rehearse] [--only STEP …] [--list]      under ten minutes on an H200
 #
 # Writes gpu.json and a log per step to ${OUT:-build/gpu}; gpu.json is what docs/benchmarks/ holds, one file per GPU.
-# Needs torch, torchvision, triton, pytest and what `segcli bench` needs; no network, and segcli need not be installed.
+# Needs torch, torchvision, triton, pytest and what segcli itself needs; no network, and segcli need not be installed.
+# What the machine lacks and is pure Python may lie in .whl/ (pip download --no-deps -d .whl tomli-w): it is used as it is.
 # --rehearse: the same steps at tiny sizes on the CPU in Triton's interpreter, into rehearsal.json; it measures nothing.
 # PYTHON names the interpreter; by default the checkout's own .venv, else python3.
 set -euo pipefail
@@ -28,5 +29,8 @@ if [ ! -f segcli/models/__init__.py ]; then
     ln -sfn "$PWD/models" "$packages/segcli/models"
     export PYTHONSAFEPATH=1 # else the working directory's segcli, which lacks models, comes first
 fi
+for wheel in "$PWD"/.whl/*-none-any.whl; do
+    [ -f "$wheel" ] && packages=$packages:$wheel
+done
 export PYTHONPATH=$packages:$PWD/scripts${PYTHONPATH:+:$PYTHONPATH} PYTHONUNBUFFERED=1
 exec "$python" scripts/gpu_check.py --output "$out" "$@"

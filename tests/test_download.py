@@ -215,7 +215,9 @@ def test_a_damaged_beginning_is_found_out(server: Server, target: Path) -> None:
 def test_a_full_disk_is_no_fault_of_the_network(server: Server, target: Path) -> None:
     """It says where room is needed, and which folder may be another."""
     (target.parent / "w.pth.part").symlink_to("/dev/full")
-    with pytest.raises(ModelError, match=r"no space left for w\.pth; make room, or set SEGCLI_HOME"):
+    with pytest.raises(
+        ModelError, match=r"no space left for w\.pth; make room, or set SEGCLI_HOME"
+    ):
         get(server, target)
 
 

@@ -118,6 +118,8 @@ class GraphedDetector(BufferedDetector):
         if shape in self._graphs:
             torch.cuda.synchronize(self.detector.device)  # it may be running
             del self._graphs[shape]
+            if not self._graphs:  # torch refuses a pool whose last graph is gone
+                self._pool = torch.cuda.graph_pool_handle()
             self._runs[
                 shape
             ] = -self._most  # where shapes take turns, recording each anew would cost more

@@ -161,6 +161,8 @@ class Pipelined:
         if any(p.is_cuda for p in pictures):
             rows = [p.to(self._device, non_blocking=True).reshape(-1) for p in pictures]
             there = [t.to(self._device, non_blocking=True) for t in slot.small]
+            for row in rows:  # made on another stream
+                row.record_stream(torch.cuda.current_stream())
             return torch.cat(rows), *there
         count = sum(p.numel() for p in pictures)
         if len(slot.pinned) < count:

@@ -63,7 +63,8 @@ class ConvUnit(nn.Module):
         if self.packed and self.norm is None:
             return out
         if self.norm is not None:
-            out = self.norm(out)
+            # a CPU's group norm takes 16-bit features with float32 factors, CUDA's does not
+            out = self.norm(out) if out.is_cpu else self.norm(out.float()).to(out.dtype)
         if shortcut is not None:
             out = out + shortcut
         return F.relu(out) if self.relu else out

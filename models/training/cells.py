@@ -69,7 +69,7 @@ class _Taps:
 
 def _taps(shape: torch.Size, index: int, cells: Cells, radius: int) -> _Taps:
     """Of a level with (N, C, H, W); rows int64 and read bool, (S', side²)."""
-    _, _, H, W = shape
+    N, _, H, W = shape
     if cells.level.device.type == "cpu":
         mine = torch.where(cells.level == index)[0]
     else:  # their number is not known without waiting: all, and those of other levels read nothing
@@ -80,7 +80,11 @@ def _taps(shape: torch.Size, index: int, cells: Cells, radius: int) -> _Taps:
     read = (y >= 0) & (y < H) & (x >= 0) & (x < W)
     read = (read & (cells.level[mine] == index)[:, None, None]).flatten(1)
     rows = ((cells.picture[mine, None, None] * H + y) * W + x).flatten(1)
-    return _Taps(mine, rows.masked_fill_(~read, 0), read)
+    if rows.is_cpu:
+        return _Taps(mine, rows.masked_fill_(~read, 0), read)
+    # what is not read adds zeros, each to another row: CUDA adds to equal rows one after another
+    spare = torch.arange(rows.numel(), device=rows.device).view_as(rows) % (N * H * W)
+    return _Taps(mine, torch.where(read, rows, spare), read)
 
 
 class _Patches(torch.autograd.Function):

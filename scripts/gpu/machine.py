@@ -18,7 +18,9 @@ def run(findings: Findings, out: Path) -> None:
     del out
     print(f"segcli.models is {segcli.models.__file__}", flush=True)
     with findings.check("the packages are there, at versions that are supported"):
-        packages = ("torch", "torchvision", "triton", "numpy", "click", "rich", "pytest")
+        packages = (
+            "torch", "torchvision", "triton", "numpy", "click", "rich", "tqdm", "safetensors", "tomli_w", "pytest",
+        )  # fmt: skip
         found = {name: version(name) for name in packages}
         expect(
             _at_least(found["torch"], (2, 11)), f"torch {found['torch']}, expected 2.11 or later"

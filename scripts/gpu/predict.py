@@ -37,6 +37,8 @@ def run(findings: Findings, out: Path) -> None:
         _equal_outputs(findings)
     with findings.check("the pipeline finds what the detector finds, bf16"):
         _pipelined(findings)
+    with findings.check("nano, whose group norms keep float32 factors, runs in bf16"):
+        _group_norm(findings)
     findings.cuda_check("a graph gives the bits of the calls it recorded", lambda: _graph(findings))
     findings.cuda_check("nvjpeg decodes what the CPU decodes, nearly", lambda: _nvjpeg(findings))
     findings.cuda_check("no host sync from the upload to the last copy", lambda: _no_sync(findings))
@@ -153,6 +155,22 @@ def _pipelined(findings: Findings) -> None:
         flow.submit(batch, sizes, padded(findings))
         for a, b in zip(ours, flow.collect().host, strict=True):
             expect(torch.equal(a, b), "batches that overlap differ from one after another")
+
+
+def _group_norm(findings: Findings) -> None:
+    """Plainly and in fixed shapes; both see the same features but for bf16's rounding, so scores are near."""
+    model, sizes = network(findings, "mask-rcnn-nano"), valid_sizes(findings)
+    images = torch.randn(2, 3, *padded(findings)).to(findings.device, torch.bfloat16)
+    images = images.contiguous(memory_format=torch.channels_last)
+    dynamic = Detector(model, findings.device, torch.bfloat16)(
+        images, sizes, score=0.05, max_detections=slots(findings)
+    )
+    here = torch.tensor(sizes, dtype=torch.float32, device=findings.device)
+    found = on_host(static(findings, model, torch.bfloat16)(images, here))
+    for ours, theirs in zip(per_picture(found), dynamic, strict=True):
+        expect(len(theirs.scores) > 0, "no detections: nothing to compare")
+        apart = abs(ours.scores.float().max().item() - theirs.scores.float().max().item())
+        expect(apart < 0.05, f"best scores differ by {apart:.3f}")
 
 
 def _graph(findings: Findings) -> None:

@@ -13,10 +13,10 @@ from segcli.models.inference.preprocess_kernel import normalised_values
 from segcli.models.inference.static import StaticDetector
 
 
-def network(findings: Findings) -> MaskRCNN:
+def network(findings: Findings, name: str | None = None) -> MaskRCNN:
     """Seeded random weights that find something; all slots of a large picture are filled."""
     torch.manual_seed(0)
-    name = findings.pick("mask-rcnn-r50-fpn", "mask-rcnn-nano")
+    name = name or findings.pick("mask-rcnn-r50-fpn", "mask-rcnn-nano")
     anchors = findings.pick(Anchors(), Anchors(((16,), (32,), (64,), (128,), (256,))))
     spec = ModelSpec(name, findings.pick(90, 3), anchors, ARCHITECTURES[name].conventions)
     model = MaskRCNN(spec).eval()

@@ -152,7 +152,7 @@ class GpuPredictor:
         picture, host = pictures[row], found.host
         if host.short[row]:
             self.again += 1
-            with self.stages.stage(AGAIN):
+            with self.stages.stage(AGAIN), _on(found.stream):
                 detections = self._by_plain(picture, self._padded(pictures))
         else:
             count = int(host.counts[row])

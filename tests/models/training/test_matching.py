@@ -9,7 +9,7 @@ from torchvision.models.detection._utils import Matcher
 from torchvision.ops import box_iou
 
 from segcli.models.training import matching
-from segcli.models.training.matching import Thresholds, match, pairwise_iou
+from segcli.models.training.matching import Thresholds, left_alone, match, pairwise_iou
 from segcli.models.training.sampling import BACKGROUND, FOREGROUND, IGNORED
 
 
@@ -57,6 +57,31 @@ def test_an_object_that_nothing_overlaps_chooses_nothing() -> None:
     far = torch.tensor([[1000.0, 1000, 1010, 1010]])
     _, kinds = match(_boxes(50, 1), far, Thresholds(0.7, 0.3, True))
     assert (kinds == BACKGROUND).all()
+
+
+@pytest.mark.parametrize("best_too", [False, True], ids=["proposals", "anchors"])
+def test_near_objects_that_are_not_looked_at_nothing_is_background(best_too: bool) -> None:
+    """Background is what is background of all objects, and what is foreground stays so."""
+    candidates, objects, others = _boxes(3000, 1), _boxes(5, 2), _boxes(40, 3)
+    thresholds = Thresholds(0.7 if best_too else 0.5, 0.3 if best_too else 0.5, best_too)
+    _, kinds = match(candidates, objects, thresholds)
+    found = left_alone(kinds, candidates, others, thresholds)
+    _, of_others = _by_torchvision(candidates, others, thresholds)
+    assert found.dtype == torch.int8
+    assert torch.equal(found == FOREGROUND, kinds == FOREGROUND)
+    assert torch.equal(found == BACKGROUND, (kinds == BACKGROUND) & (of_others == BACKGROUND))
+    assert (found != kinds).sum() > 10
+
+
+def test_all_objects_are_looked_at() -> None:
+    """Nothing changes, whether there are no others or none is named."""
+    thresholds = Thresholds(0.7, 0.3, True)
+    candidates = _boxes(300, 1)
+    _, kinds = match(candidates, _boxes(5, 2), thresholds)
+    assert left_alone(kinds, candidates, None, thresholds) is kinds
+    assert torch.equal(left_alone(kinds, candidates, _boxes(0, 2), thresholds), kinds)
+    empty = torch.zeros(0, dtype=torch.int8)
+    assert left_alone(empty, _boxes(0, 1), _boxes(3, 2), thresholds).shape == (0,)
 
 
 def test_overlaps_have_torchvisions_bits() -> None:
