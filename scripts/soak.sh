@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Long runs, by hand: kill -9 at random moments, and memory over 300 pictures. Needs what demo.sh made.
+# Long runs, by hand: kill -9 at random moments, and memory over the pictures of a training. Needs what demo.sh made.
 #
 #   bash scripts/demo.sh && bash scripts/soak.sh [DEMO-OUTPUT]
 set -euo pipefail

@@ -32,7 +32,7 @@ if [ "$oldest" = yes ]; then
     grep -v -E '^(torch|torchvision|triton|setuptools)==' constraints.txt >build/constraints-oldest.txt
     printf '%s\n' 'torch==2.11.*' 'torchvision==0.26.*' 'triton==3.6.*' >>build/constraints-oldest.txt
     bash scripts/install.sh .venv-oldest build/constraints-oldest.txt
-    exec .venv-oldest/bin/python -m pytest tests/models -n 2 --dist worksteal -q "${extra[@]}"
+    exec .venv-oldest/bin/python -m pytest tests/models tests/prediction/test_compiled.py -n 2 --dist worksteal -q "${extra[@]}"
 fi
 
 bash scripts/install.sh

@@ -46,6 +46,7 @@ class TrainConfig:
             every picture once in an epoch.
         max_instances: most objects of a picture in one step, drawn anew every time; None = all.
         eval_every: epochs between evaluations on the validation set.
+        eval_batch_size: pictures per forward pass in those; None = 1 on a CPU, 8 on a GPU, as `segcli eval`.
         patience: evaluations without a better mask AP after which training ends; None = it goes on to the end.
         max_dets: detections per picture in those evaluations.
         save_every: seconds between checkpoints within an epoch; 0 = after every step.
@@ -83,6 +84,7 @@ class TrainConfig:
     repeat_threshold: float = 0.0
     max_instances: int | None = None
     eval_every: int = 1
+    eval_batch_size: int | None = None
     patience: int | None = None
     max_dets: int = 100
     save_every: float = 300.0

@@ -66,7 +66,7 @@ def check_output(folder: Path, *, overwrite: bool, command: str | None = None) -
         return
     if not folder.is_dir():
         raise OutputError(f"{folder}: is a file, expected a folder; choose another --output")
-    if all(_is_scratch(path) for path in folder.iterdir()):
+    if _is_free(folder):
         return
     made_by = owner(folder)
     if made_by is None:
@@ -97,7 +97,12 @@ def refuse_overlap(inputs: Path, out: Path) -> None:
 
 
 def sweep(out: Path) -> None:
-    """Remove half-written files that a killed process left behind; only while OUT is locked."""
+    """Remove half-written files that a killed process left behind; only while OUT is locked.
+
+    In somebody else's folder, which is refused, nothing is touched.
+    """
+    if not out.is_dir() or not (_is_free(out) or owner(out)):
+        return
     places = [out, out / "shards"]
     for folder in places:
         _remove(path for path in folder.glob(".*.tmp") if _is_scratch(path))
@@ -147,6 +152,11 @@ def _made_in(folder: Path) -> Iterator[Path]:
         yield from (place(folder / kind, name) for name in drawn_names(folder, kind))
         yield drawn_log(folder, kind)
     yield from (folder / name for name in _MADE)
+
+
+def _is_free(folder: Path) -> bool:
+    """Whether nothing is in it, or only what a start leaves that was killed before it wrote anything."""
+    return all(_is_scratch(path) for path in folder.iterdir())
 
 
 def _is_scratch(path: Path) -> bool:

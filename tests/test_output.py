@@ -152,8 +152,20 @@ def test_names_never_leave_the_folder(tmp_path: Path, name: str) -> None:
 
 def test_sweep_removes_only_half_written_files(tmp_path: Path) -> None:
     """What a killed process left goes, in all folders of ours; the user's own files stay."""
+    out = ours(tmp_path / "out")
     left = [".a.tmp", "shards/.b.tmp", "overlays/x/.c.tmp", "masks/.d.tmp"]
     kept = ["a.tmp", ".hidden", "mine/.e.tmp", ".lock"]
-    write(tmp_path, *left, *kept)
-    sweep(tmp_path)
-    assert names(tmp_path) == set(kept)
+    write(out, *left, *kept)
+    sweep(out)
+    assert names(out) == {*kept, "config.toml"}
+
+
+def test_sweep_leaves_other_folders_alone(tmp_path: Path) -> None:
+    """They are refused afterwards; one that is not there is fine, and so is one of a start that was killed at once."""
+    write(tmp_path / "mine", ".a.tmp", "overlays/.b.tmp", "thesis.tex")
+    write(tmp_path / "killed", ".config.toml.abc.tmp", ".lock")
+    for name in ("absent", "mine", "killed"):
+        sweep(tmp_path / name)
+    assert names(tmp_path) == {
+        "mine/.a.tmp", "mine/overlays/.b.tmp", "mine/thesis.tex", "killed/.lock",
+    }  # fmt: skip

@@ -109,7 +109,8 @@ _OPTIONS = (
         "--freeze",
         type=click.Choice(["0", "1", "2", "3", "4", "5", "backbone"]),
         default=None,
-        help="Stages of the backbone that keep their weights.  [default: 2 of pre-trained weights, 0 of random ones]",
+        help="Stages of the backbone that keep their weights.  "
+        "[default: 2 of pre-trained weights with fixed batch norms, else 0]",
     ),
     click.option(
         "--augment",
@@ -133,7 +134,8 @@ _OPTIONS = (
         type=_POSITIVE,
         default=None,
         metavar="N",
-        help="Most objects of a picture in one step, drawn anew each time.  [default: all]",
+        help="Most objects of a picture in one step, drawn anew each time; the others do not count as background.  "
+        "[default: all]",
     ),
     click.option(
         "--checkpointing",
@@ -153,6 +155,13 @@ _OPTIONS = (
         show_default=True,
         metavar="N",
         help="Epochs between validations.",
+    ),
+    click.option(
+        "--eval-batch-size",
+        type=_POSITIVE,
+        default=_DEFAULT["eval_batch_size"],
+        metavar="N",
+        help="Pictures per forward pass in validation; may change at a --resume.  [default: 1 on a CPU, 8 on a GPU]",
     ),
     click.option(
         "--patience",

@@ -39,8 +39,8 @@ class Batch:
         images: float32 (N, 3, H, W); N is smaller than the batch size where pictures were unreadable, and may be 0.
         sizes: (h, w) of each picture without padding.
         targets: one dict a picture: `boxes` float32 (G, 4), `labels` int64 (G,), `masks` uint8 (G, 58, 58), `key`
-            int64 (), with several datasets `classes` bool (K + 1,), and of pictures with more objects than are trained on
-            `others` float32 (I, 4).
+            int64 (), with several datasets `classes` bool (K + 1,), and where not all objects are trained on `others`
+            float32 (I, 4).
         file_names: one a picture, for messages.
         unreadable: pictures that were left out.
         keys: the targets' keys as numbers, see `Sample.key`.

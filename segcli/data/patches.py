@@ -12,6 +12,7 @@ from segcli.models.mask_targets import PATCH, RIM
 
 _SIDE = PATCH + 2 * RIM
 _AT_ONCE = 32  # 400 kB of cells, which stay in the processor's cache
+_KEPT = 512  # pixels: all filters up to this length are 29 MB; a longer one costs little beside its crop
 
 
 def coverage_patch(crop: NDArray[np.bool_]) -> NDArray[np.uint8]:
@@ -34,14 +35,22 @@ def coverage_patches(crops: Sequence[NDArray[np.bool_]]) -> NDArray[np.uint8]:
     for start in range(0, len(crops), _AT_ONCE):
         part = crops[start : start + _AT_ONCE]
         for row, crop in enumerate(part):
-            shares = _box_filter(crop.shape[0]) @ crop.astype(np.float32)
-            np.matmul(shares, _box_filter(crop.shape[1]).T, out=cells[row])
+            shares = _filter_of(crop.shape[0]) @ crop.astype(np.float32)
+            np.matmul(shares, _filter_of(crop.shape[1]).T, out=cells[row])
         levels = np.rint(np.multiply(cells, 255.0, out=cells), out=cells)[: len(part)]
         patches[start : start + len(part), RIM:-RIM, RIM:-RIM] = levels
     return patches
 
 
-@lru_cache(maxsize=512)  # 56 kB each at 250 pixels
+def _filter_of(length: int) -> NDArray[np.float32]:
+    return _kept_filter(length) if length <= _KEPT else _box_filter(length)
+
+
+@lru_cache(maxsize=_KEPT)
+def _kept_filter(length: int) -> NDArray[np.float32]:
+    return _box_filter(length)
+
+
 def _box_filter(length: int) -> NDArray[np.float32]:
     """(PATCH, length): which share of each cell each pixel covers; rows sum to 1."""
     edges = np.arange(PATCH + 1, dtype=np.float64) * length / PATCH

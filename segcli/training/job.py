@@ -6,6 +6,8 @@ from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
+
 from segcli.annotations import Dataset
 from segcli.config import TrainConfig
 from segcli.console import say
@@ -18,7 +20,7 @@ from segcli.models.training.prepare import prepare_for_training
 from segcli.prediction.compiled import keep_compiled
 from segcli.training.checkpoint import load_last
 from segcli.training.ema import MovingAverage
-from segcli.training.loader import read_ahead
+from segcli.training.loader import deaths_named, read_ahead
 from segcli.training.log import TrainingLog
 from segcli.training.loop import StepRules
 from segcli.training.material import Material
@@ -102,7 +104,7 @@ def run(job: Job) -> Progress:
     """Train to the end, from the last checkpoint where there is one.
 
     Raises:
-        TrainingError: several steps in a row broke, or there is not enough memory for one.
+        TrainingError: several steps in a row broke, a process that reads pictures died, or memory is short.
         OutputError: no space is left for a checkpoint.
         KeyboardInterrupt, Terminated: after Ctrl-C or SIGTERM, with a checkpoint saved.
     """
@@ -125,13 +127,14 @@ def run(job: Job) -> Progress:
             job.pictures(), order, job.workers,
             pinned=job.compute.device.type == "cuda", told=session.name_left_out,
         )  # fmt: skip
-        with closing(batches):
+        with deaths_named(), closing(batches):
             session.train(batches, order.whole, LossNetwork(state.network, job.compute, job.world))
     return progress
 
 
 def build_state(job: Job) -> TrainState:
-    """Network, optimiser and average at step 0, on their device."""
+    """Network, optimiser and average at step 0, on their device; cuDNN is told to give the same bits in every run."""
+    torch.backends.cudnn.deterministic = True
     config = job.config
     network = MaskRCNN(job.model.spec, job.roi_align)
     network.load_state_dict(job.model.state)

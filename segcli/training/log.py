@@ -73,11 +73,22 @@ class TrainingLog:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        """Close all.
+
+        Raises:
+            OutputError: what was written last cannot be kept, and nothing else went wrong.
+        """
         self.bar.close()
-        if self.stream is not None:
-            self.stream.close()
-        if self.board is not None:
-            self.board.close()
+        failures: list[OSError] = []
+        for part in (self.stream, self.board):
+            try:
+                if part is not None:
+                    part.close()
+            except OSError as failure:
+                failures.append(failure)
+        # on a full disk closing fails as the line before it did, and that one's message is on its way
+        if failures and error is None:
+            raise self._unwritable(failures[0]) from failures[0]
 
     @property
     def bytes(self) -> int:
@@ -134,8 +145,10 @@ class TrainingLog:
                 self.stream.write(json.dumps({**head, **values}) + "\n")
                 self.stream.flush()
             except OSError as error:
-                raise OutputError(
-                    f"{self.path}: cannot be written ({error.strerror}); make room, then run again with --resume"
-                ) from error
+                raise self._unwritable(error) from error
         if self.board is not None:
             self.board.write(now.step, values)
+
+    def _unwritable(self, error: OSError) -> OutputError:
+        reason = f"cannot be written ({error.strerror or error}); make room, then run again with --resume"
+        return OutputError(f"{self.path}: {reason}")

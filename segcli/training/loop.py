@@ -53,7 +53,7 @@ def train_epoch(
     *,
     rules: StepRules,
     stop: Callable[[], bool],
-    report: Callable[[StepReport, bool], bool],
+    report: Callable[[StepReport], None],
 ) -> bool:
     """Train from where the epoch stands until its end, the schedule's, or until somebody asks to stop.
 
@@ -66,10 +66,10 @@ def train_epoch(
         length: batches of the epoch.
         rules: how a step is made.
         stop: whether this process was asked to end.
-        report: told of every step, and whether it is the last one for now; says whether some process was asked to end.
+        report: told of every step.
 
     Returns:
-        whether somebody asked to stop.
+        whether this or another process was asked to stop.
 
     Raises:
         TrainingError: a batch does not fit into memory.
@@ -90,12 +90,9 @@ def train_epoch(
                 state.average.update(progress.step)
         progress.batch += len(parts)
         progress.seconds += time.monotonic() - started
-        asked = stop()
-        last = progress.batch >= length or progress.step >= rules.schedule.steps
         if used:
-            done = _report(losses, norm, lr, used, progress.step, rules.world, asked=asked)
-            ending = report(done, last or (alone and asked))
-        ending |= alone and asked
+            report(_report(losses, norm, lr, used, progress.step, rules.world))
+        ending = rules.world.any(stop())  # in every step: torchrun waits half a minute, then kills
     return ending
 
 
@@ -136,20 +133,14 @@ def _report(
     parts: list[Batch],
     step: int,
     world: World,
-    *,
-    asked: bool,
 ) -> StepReport:
     """What the step did; where there are several processes, summed over them, still on the device."""
     pictures = sum(len(part.sizes) for part in parts)
-    values = torch.stack(
-        [*losses.values(), norm.new_full((), float(asked)), norm.new_full((), float(pictures))]
-    )
-    shared = world.sum(values)
+    shared = world.sum(torch.stack([*losses.values(), norm.new_full((), float(pictures))]))
     return StepReport(
         step=step,
         losses=dict(zip(losses, shared, strict=False)),
         norm=norm,
-        stop=shared[-2],
         pictures=shared[-1],
         lr=lr,
         files=tuple(name for part in parts for name in part.file_names),

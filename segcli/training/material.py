@@ -25,12 +25,14 @@ class Material:
         categories: the classes of all datasets, by name.
         classes: bool (D, K + 1), which classes each dataset tells of; None where there is one dataset.
         sources: the annotation files.
+        crowds_alone: how many pictures were left out since they hold only crowds.
     """
 
     pictures: PackedPictures
     categories: Categories
     classes: NDArray[np.bool_] | None
     sources: tuple[Path, ...]
+    crowds_alone: int
 
     @classmethod
     def of(cls, datasets: Sequence[Dataset]) -> Material:
@@ -39,13 +41,15 @@ class Material:
         Raises:
             TrainingError: there is no object in any of them.
         """
-        joined = join([replace(d, pictures=tuple(trainable(d.pictures))) for d in datasets])
+        used = [replace(d, pictures=tuple(trainable(d.pictures))) for d in datasets]
+        joined = join(used)
         sources = tuple(d.source for d in datasets)
         if not (joined.pictures.column("crowd") == 0).any():
             names = ", ".join(map(str, sources))
             raise TrainingError(f"{names}: no object to train on")
         classes = joined.classes if len(datasets) > 1 else None
-        return cls(joined.pictures, joined.categories, classes, sources)
+        crowds = sum(len(d.pictures) for d in datasets) - sum(len(d.pictures) for d in used)
+        return cls(joined.pictures, joined.categories, classes, sources, crowds)
 
     @property
     def empty(self) -> int:

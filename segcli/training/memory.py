@@ -1,4 +1,4 @@
-"""Out of memory in a step: which pictures, how many objects, and what to change."""
+"""Out of memory in a step: which pictures, how many objects, and what to change; likewise in validation."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from contextlib import contextmanager
 import torch
 
 from segcli.data.batch import Batch
-from segcli.errors import TrainingError
+from segcli.errors import PredictionError, TrainingError
+from segcli.prediction.reasons import first_line
 
 # how torch's CPU allocator says so (c10/core/impl/alloc_cpu.cpp), and glibc through numpy
 _CPU_SIGNS = ("not enough memory", "can't allocate memory", "Cannot allocate memory")
@@ -36,6 +37,25 @@ def memory_errors_named(batch: Batch, step: int) -> Iterator[None]:
             raise
         raise TrainingError(
             f"step {step}: out of memory on {describe(batch)}; the last checkpoint is kept: {REMEDY}"
+        ) from error
+
+
+@contextmanager
+def validation_memory_named() -> Iterator[None]:
+    """The same around a validation, which no setting of the steps makes smaller.
+
+    Raises:
+        TrainingError: in place of the error that says so; others pass.
+    """
+    try:
+        yield
+    except (PredictionError, MemoryError, RuntimeError) as error:
+        cause = error.__cause__ if isinstance(error, PredictionError) else error
+        if cause is None or not is_out_of_memory(cause):
+            raise
+        raise TrainingError(
+            f"validation: out of memory ({first_line(cause)}); all steps are saved: go on with "
+            "--resume --eval-batch-size 1, or where that is not enough with more memory free"
         ) from error
 
 

@@ -16,6 +16,7 @@ from pycocotools import mask as coco_mask
 from segcli.annotations import Dataset, Picture
 from segcli.categories import Categories
 from segcli.config import DrawConfig
+from segcli.console import escape as visible
 from segcli.evaluation.joining import join_classes
 from segcli.evaluation.model import detect
 from segcli.images import read_image
@@ -145,7 +146,7 @@ def _card(judged: Judged, categories: Categories) -> str:
     image = read_image(_path(judged.picture), raw_pixels=judged.picture.raw_pixels)
     truth = _drawn(image, judged.truth, categories, ~judged.truth_matched, _MISSED)
     found = _drawn(image, judged.found, categories, ~judged.found_matched, _EXTRA)
-    name = escape(judged.picture.file_name)
+    name = _shown(judged.picture.file_name)
     missed = int((~judged.truth_matched).sum())
     extra = int((~judged.found_matched).sum())
     return (
@@ -155,6 +156,11 @@ def _card(judged: Judged, categories: Categories) -> str:
         f"{len(judged.truth)} objects, {missed} missed, {extra} extra"
         f"{_by_class(judged, categories)}</figcaption></figure>"
     )
+
+
+def _shown(name: str) -> str:
+    """A name from outside, safe in HTML; its undecodable bytes are visible, which UTF-8 could not hold."""
+    return escape(visible(name))
 
 
 def _by_class(judged: Judged, categories: Categories) -> str:
@@ -167,7 +173,7 @@ def _by_class(judged: Judged, categories: Categories) -> str:
         ("extra", judged.found, judged.found_matched),
     ):
         labels = objects.labels[~matched]
-        counts = [f"{(labels == k).sum()} {escape(categories.names[k])}" for k in np.unique(labels)]
+        counts = [f"{(labels == k).sum()} {_shown(categories.names[k])}" for k in np.unique(labels)]
         if counts:
             notes.append(f"; {word}: {', '.join(counts)}")
     return "".join(notes)

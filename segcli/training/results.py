@@ -33,18 +33,31 @@ def measure_shared(
     *,
     max_dets: int,
     world: World,
+    batch_size: int | None = None,
 ) -> Metrics | None:
     """Metrics on `val`, as `segcli eval` gives them (fp32): every process predicts its share, rank 0 measures.
 
     Batches are the same as with one process, and no picture is seen twice, so the figures are the same too.
 
+    Args:
+        network: the weights to measure.
+        model: its record, for the classes.
+        val: the truth.
+        compute: of the run; only its device counts.
+        max_dets: detections per picture.
+        world: the processes.
+        batch_size: pictures per forward pass; None = the predictor's own.
+
     Returns:
         None on ranks other than 0.
+
+    Raises:
+        PredictionError: the network failed on a batch.
     """
     from segcli.evaluation.model import detect, evaluate_predictor
     from segcli.prediction.predictor import Predictor
 
-    settings = PredictConfig(max_detections=max_dets)
+    settings = PredictConfig(max_detections=max_dets, batch_size=batch_size)
     exact = Compute(compute.device, "fp32")
     predictor = Predictor(network, model.categories, exact, config=settings)
     if world.size == 1:

@@ -7,14 +7,17 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from segcli.console import say
+from segcli.console import say, warn
 from segcli.data.batch import Batch
 from segcli.device import Compute
-from segcli.errors import Terminated, TrainingError
+from segcli.errors import DataError, ModelError, PredictionError, Terminated, TrainingError
+from segcli.prediction.reasons import first_line
 from segcli.training.checkpoint import save_last
 from segcli.training.log import TrainingLog
 from segcli.training.loop import train_epoch
+from segcli.training.memory import validation_memory_named
 from segcli.training.parallel import LossNetwork
+from segcli.training.report import NAME as REPORT
 from segcli.training.report import write_report
 from segcli.training.results import measure_shared, save_best
 from segcli.training.state import TrainState
@@ -58,7 +61,7 @@ class Session:
             losses_of: the network.
 
         Raises:
-            TrainingError: no picture of an epoch can be read, or too many steps in a row broke.
+            TrainingError: no picture of an epoch can be read, too many steps in a row broke, or memory is short.
         """
         rules, progress = self.job.rules(), self.progress
         while True:
@@ -71,6 +74,7 @@ class Session:
                 self.state, losses_of, batches, length,
                 rules=rules, stop=lambda: self.stop.number is not None, report=self.take,
             )  # fmt: skip
+            self._take_in(self.reader.rest())
             if ending:
                 self._end_early()
             if progress.batch >= length:
@@ -78,18 +82,21 @@ class Session:
                 if whole and not self.seen:
                     name = self.job.material.name
                     raise TrainingError(f"{name}: not one of its pictures can be read")
+        self._say_patience()
         self.saver.save()
         if self.job.world.is_main:
-            exact = Compute(self.job.compute.device, "fp32")
-            write_report(self.job.folder, steps=self.job.steps, val=self.job.val, compute=exact)
+            self._final_report()
 
-    def take(self, report: StepReport, last: bool) -> bool:
-        """Take in a step; whether some process was asked to end.
+    def take(self, report: StepReport) -> None:
+        """Take in a step.
 
         Raises:
             TrainingError: too many steps in a row broke.
         """
-        figures = self.reader.take(report, last=last)
+        self._take_in(self.reader.take(report))
+        self.saver.save_sometimes()
+
+    def _take_in(self, figures: list[StepFigures]) -> None:
         for each in figures:
             self.seen += each.pictures
             if each.broken is None:
@@ -97,8 +104,6 @@ class Session:
                 self.log.step(each)
             else:
                 self._skipped(each, each.broken)
-        self.saver.save_sometimes()
-        return any(each.stop for each in figures)
 
     def name_left_out(self, batch: Batch) -> None:
         """Name the pictures that are left out, and those of which not all objects are looked at.
@@ -168,10 +173,11 @@ class Session:
     def _evaluate(self) -> None:
         job, progress = self.job, self.progress
         assert job.val is not None
-        metrics = measure_shared(
-            self.state.result, job.model, job.val, job.compute,
-            max_dets=job.config.max_dets, world=job.world,
-        )  # fmt: skip
+        with validation_memory_named():
+            metrics = measure_shared(
+                self.state.result, job.model, job.val, job.compute,
+                max_dets=job.config.max_dets, world=job.world, batch_size=job.config.eval_batch_size,
+            )  # fmt: skip
         ap = None if metrics is None or metrics.mask is None else metrics.mask["AP"]
         ap = job.world.share(ap)
         better = progress.best_ap is None or (ap is not None and ap > progress.best_ap)
@@ -185,6 +191,7 @@ class Session:
             if better:
                 self._keep(val)
         shown = "-" if ap is None else f"{ap:.3f}"
+        self.log.bar.set_description(f"train (mask AP {shown})", refresh=False)
         self._say(f"mask AP {shown}{' (best so far)' if better else ''}, ")
 
     def _keep(self, val: dict[str, Any] | None) -> None:
@@ -204,6 +211,26 @@ class Session:
             f"epoch {now.epochs_begun}, step {now.step}/{self.job.steps}: {measured}{shown}"
             f"{now.seconds:.0f} s of training"
         )
+
+    def _say_patience(self) -> None:
+        """That the run ends before its last step."""
+        now, patience = self.progress, self.job.config.patience
+        if now.step < self.job.steps:
+            assert now.best_ap is not None  # until there is one, every validation counts as better
+            say(
+                f"ended by --patience {patience} after epoch {now.epoch}, step {now.step}/{self.job.steps}: "
+                f"no better mask AP than {now.best_ap:.3f} of epoch {now.best_epoch}"
+            )
+
+    def _final_report(self) -> None:
+        """With pictures, where they can be made: a run whose weights are saved does not fail for those."""
+        job = self.job
+        exact = Compute(job.compute.device, "fp32")
+        try:
+            write_report(job.folder, steps=job.steps, val=job.val, compute=exact)
+        except (PredictionError, ModelError, DataError, RuntimeError, MemoryError) as error:
+            warn(f"{job.folder / REPORT}: has no pictures ({first_line(error)})")
+            write_report(job.folder, steps=job.steps)
 
     def _end_early(self) -> None:
         """Save, let every process come here, and end as the signal says."""

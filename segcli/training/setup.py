@@ -45,7 +45,7 @@ from segcli.zoo import LoadedModel, is_path
 COMMAND = "train"
 # what may differ between the first start and a resume
 _FREE = frozenset({"epochs", "steps", "workers", "device", "patience", "tensorboard"}) | frozenset(
-    {"save_every", "max_bad_steps", "max_instances", "checkpointing"}
+    {"save_every", "max_bad_steps", "max_instances", "checkpointing", "eval_batch_size"}
 )
 
 
@@ -171,9 +171,10 @@ def _refuse_own_input(model: str, folder: Path) -> None:
 
 def _announce(job: Job, lr: float | None) -> None:
     config, material, world = job.config, job.material, job.world
+    crowds = f"; {material.crowds_alone} of only crowds left out" if material.crowds_alone else ""
     say(
         f"training {job.model.spec.architecture} on {len(material.pictures)} pictures ({material.empty} without "
-        f"objects), {len(material.categories)} classes; {job.compute.describe()}; "
+        f"objects{crowds}), {len(material.categories)} classes; {job.compute.describe()}; "
         f"RoIAlign: {explain(job.roi_align, job.compute.device)}"
     )
     say(

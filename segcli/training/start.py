@@ -18,14 +18,18 @@ from segcli.training.material import Material
 from segcli.zoo import LoadedModel, load_model, new_model
 
 _OFFLINE = "to train without the network give --model mask-rcnn-nano"
-_HEADS = ("roi_heads.box_predictor.", "roi_heads.mask_predictor.mask_fcn_logits.")
+_SCORES = "roi_heads.box_predictor.cls_score."
+_BOXES = "roi_heads.box_predictor.bbox_pred."
+_MASKS = "roi_heads.mask_predictor.mask_fcn_logits."
+_MOBILE_STAGES = (0, 3, 6, 12, 16)  # last part of the stem and of strides 4, 8, 16, 32
 
 
 def starting_model(config: TrainConfig, material: Material) -> LoadedModel:
     """Weights for the classes of `material`, as `--model` asks.
 
     An architecture's name gives random weights, with anchors from the data where the architecture wants that. Weights
-    keep their anchors and conventions; their predictor heads are made anew unless they know exactly these classes.
+    keep their anchors and conventions; their predictor heads are made anew unless they know exactly these classes, in
+    whatever order.
     """
     if config.model in ARCHITECTURES:
         if config.conventions is not None:
@@ -44,6 +48,9 @@ def starting_model(config: TrainConfig, material: Material) -> LoadedModel:
     if given.categories.names == material.categories.names:
         given.build()  # weights that do not fit are refused now, before anything of an old run is deleted
         return replace(given, spec=spec, categories=material.categories)
+    if _same_in_another_order(given.categories.names, material.categories.names):
+        say(f"{config.model} knows these classes in another order: its heads take that of the data")
+        return _reordered(replace(given, spec=spec), material)
     say(
         f"{config.model} knows {len(given.categories.label_of_name())} classes, not just these: "
         f"its predictor heads are made anew for {', '.join(material.categories.names)}"
@@ -75,8 +82,35 @@ def _with_new_heads(model: LoadedModel, material: Material, seed: int) -> Loaded
     spec = replace(model.spec, classes=len(material.categories))
     fresh = _initialised(replace(model, spec=spec), seed).state
     network = model.build()  # brings old names up to date
-    kept = {k: v for k, v in network.state_dict().items() if not k.startswith(_HEADS)}
+    heads = (_SCORES, _BOXES, _MASKS)
+    kept = {k: v for k, v in network.state_dict().items() if not k.startswith(heads)}
     return replace(model, spec=spec, categories=material.categories, state={**fresh, **kept})
+
+
+def _same_in_another_order(before: tuple[str, ...], names: tuple[str, ...]) -> bool:
+    return sorted(before) == sorted(names) and len(set(names)) == len(names)
+
+
+def _reordered(model: LoadedModel, material: Material) -> LoadedModel:
+    """The same weights, the rows of each class where the data has that class; the background keeps its place."""
+    before = model.categories.names
+    old = torch.tensor([before.index(name) for name in material.categories.names])
+    state = dict(model.build().state_dict())
+    layout, K = model.spec.conventions.numerics.class_layout, len(old)
+    for name, rows in state.items():
+        groups = rows
+        if name.startswith(_SCORES):
+            classes = layout.score_classes(K)
+        elif name.startswith(_BOXES):  # four rows a class
+            classes, groups = layout.box_classes(K), rows.unflatten(0, (-1, 4))
+        elif name.startswith(_MASKS):
+            classes = layout.mask_classes(K)
+        else:
+            continue
+        groups = groups.clone()
+        groups[classes] = groups[classes][old]
+        state[name] = groups.view_as(rows)
+    return replace(model, categories=material.categories, state=state)
 
 
 def _sized(conventions: Conventions, config: TrainConfig) -> Conventions:
@@ -91,9 +125,10 @@ def _sized(conventions: Conventions, config: TrainConfig) -> Conventions:
 
 
 def frozen_stages(asked: str | None, model: LoadedModel) -> str:
-    """`--freeze`, resolved: pre-trained backbones keep their stem and first stage, as in torchvision's references.
+    """`--freeze`, resolved.
 
-    Random weights (they carry their `seed`) are trained whole.
+    Pre-trained backbones whose batch norms are fixed keep their stem and first stage, as in torchvision's references;
+    others, and random weights (they carry their `seed`), are trained whole.
     """
     if asked is not None:
         return asked
@@ -102,17 +137,24 @@ def frozen_stages(asked: str | None, model: LoadedModel) -> str:
 
 
 def freeze_stages(network: MaskRCNN, stages: str) -> None:
-    """Let the first stages keep their weights.
+    """Let the first stages keep their weights, and say so.
 
     Args:
         network: changed in place.
-        stages: `0` (nothing) to `5`, of stem, layer1, layer2, layer3, layer4; or `backbone`, with the pyramid.
+        stages: `0` (nothing) to `5`, of stem and stages of strides 4, 8, 16 and 32; or `backbone`, with the pyramid.
     """
     if stages == "backbone":
         network.backbone.requires_grad_(False)
-        return
-    prefixes = (("conv1", "bn1"), ("layer1",), ("layer2",), ("layer3",), ("layer4",))
-    frozen = tuple(name for stage in prefixes[: int(stages)] for name in stage)
-    for name, parameter in network.backbone.body.named_parameters():
-        if name.startswith(frozen):
-            parameter.requires_grad_(False)
+        say("the backbone and its pyramid keep their weights (--freeze backbone)")
+    elif stages != "0":
+        for name, part in network.backbone.body.named_children():
+            if name in _parts(network, int(stages)):
+                part.requires_grad_(False)
+        say(f"stages of the backbone that keep their weights: {stages} of 5 (--freeze {stages})")
+
+
+def _parts(network: MaskRCNN, stages: int) -> set[str]:
+    """Names of the backbone's parts that make its first stages, 1 to 5."""
+    if ARCHITECTURES[network.spec.architecture].backbone == "mobilenet_v3_large":
+        return {str(part) for part in range(_MOBILE_STAGES[stages - 1] + 1)}
+    return {"conv1", "bn1", *(f"layer{stage}" for stage in range(1, stages))}

@@ -21,7 +21,6 @@ class StepReport:
         step: counted from 1.
         losses: by name, 0-d, summed over the processes.
         norm: of the gradient, before clipping.
-        stop: how many processes were asked to end.
         pictures: in the step, those of all processes.
         lr: learning rate.
         files: pictures of this process.
@@ -30,7 +29,6 @@ class StepReport:
     step: int
     losses: dict[str, Tensor]
     norm: Tensor
-    stop: Tensor
     pictures: Tensor
     lr: float
     files: tuple[str, ...]
@@ -47,7 +45,6 @@ class StepFigures:
         lr: learning rate.
         files: pictures of all processes where the step broke, else of this one.
         pictures: of all processes.
-        stop: somebody asked the run to end.
     """
 
     step: int
@@ -56,7 +53,6 @@ class StepFigures:
     lr: float
     files: tuple[str, ...]
     pictures: int
-    stop: bool
 
     @property
     def broken(self) -> str | None:
@@ -80,18 +76,17 @@ class StepReader:
         self.world = world
         self._waiting: list[StepReport] = []
 
-    def take(self, report: StepReport, *, last: bool) -> list[StepFigures]:
-        """Add one step; the figures of all unread ones where it is time to read, else nothing.
-
-        Args:
-            report: of the step.
-            last: read now whatever the time: the epoch or the run ends.
-        """
+    def take(self, report: StepReport) -> list[StepFigures]:
+        """Add one step; the figures of all unread ones where it is time to read, else nothing."""
         self._waiting.append(report)
-        if not last and report.step % self.every:
-            return []
+        return [] if report.step % self.every else self.rest()
+
+    def rest(self) -> list[StepFigures]:
+        """The figures of all unread steps; for the end of an epoch, or of the run."""
         reports, self._waiting = self._waiting, []
-        rows = [torch.stack([*r.losses.values(), r.norm, r.stop, r.pictures]) for r in reports]
+        if not reports:
+            return []
+        rows = [torch.stack([*r.losses.values(), r.norm, r.pictures]) for r in reports]
         values = torch.stack(rows).cpu().tolist()
         return [self._figures(r, row) for r, row in zip(reports, values, strict=True)]
 
@@ -99,11 +94,10 @@ class StepReader:
         figures = StepFigures(
             step=report.step,
             losses=dict(zip(report.losses, row, strict=False)),
-            norm=row[-3],
+            norm=row[-2],
             lr=report.lr,
             files=report.files,
             pictures=round(row[-1]),
-            stop=row[-2] > 0,
         )
         if figures.broken is None:
             return figures

@@ -18,7 +18,8 @@ class TensorBoard:
 
     Args:
         run: RUN; event files go to `RUN/tensorboard`.
-        step: a resumed run's last step: what an earlier start wrote beyond it is hidden.
+        step: a resumed run's last step, 0 of a new one: what an earlier start, or the run that stood here before it,
+            wrote beyond it is hidden.
 
     Raises:
         UsageError: the extra is not installed.
@@ -30,7 +31,7 @@ class TensorBoard:
 
         self._writer = SummaryWriter(
             str(run / FOLDER),
-            purge_step=step + 1 if step else None,
+            purge_step=step + 1,
             flush_secs=_FLUSH_SECONDS,
         )
 

@@ -45,6 +45,14 @@ class World:
             dist.all_reduce(values)
         return values
 
+    def any(self, flag: bool) -> bool:
+        """Whether any process says so; through main memory, so that no GPU is waited for."""
+        if self.size == 1:
+            return flag
+        count = torch.tensor(int(flag))
+        dist.all_reduce(count)
+        return bool(count)
+
     def share(self, value: Any) -> Any:
         """What rank 0 passes, on every rank; any object that pickles, between processes of one run only."""
         if self.size == 1:

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+import tomllib
 from pathlib import Path
 
 import numpy as np
@@ -183,6 +184,18 @@ def test_interrupted_runs_say_so_and_can_be_resumed(
     where = command.index("--epochs")
     shorter = [*command[:where], "--steps", "1", *command[where + 2 :], "--resume"]
     assert subprocess.run(shorter, capture_output=True, check=False).returncode == 0
+
+
+def test_the_batches_of_validation_are_a_setting_of_their_own(data: Path, tmp_path: Path) -> None:
+    """Which may change at a resume."""
+    run = tmp_path / "run"
+    common = ["train", str(data), "--val", str(data), "--output", str(run), *QUICK]
+    command = [*common, "--epochs", "1"]
+    assert main([*command, "--eval-batch-size", "2"]) == 0
+    assert tomllib.loads((run / "config.toml").read_text())["settings"]["eval_batch_size"] == 2
+    assert main([*command, "--eval-batch-size", "1", "--resume"]) == 0
+    assert main([*command, "--resume"]) == 0
+    assert main([*command, "--eval-batch-size", "0", "--resume"]) == 2
 
 
 def test_a_second_process_on_the_same_run_is_refused(

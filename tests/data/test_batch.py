@@ -50,15 +50,18 @@ def test_no_picture_can_be_read() -> None:
 
 
 def test_targets() -> None:
-    """Keys as tensors for the losses, classes where a dataset does not tell of all, and what was thinned out."""
+    """Keys as tensors for the losses, classes where a dataset does not tell of all, and what was left out."""
+    others = torch.rand(40, 4)
     classes = torch.tensor([True, False, True])
-    samples = [_sample(8, 8, 3, key=2**63 - 1, left_out=40), _sample(9, 9, 0, classes=classes)]
+    samples = [_sample(8, 8, 3, key=2**63 - 1, others=others), _sample(9, 9, 0, classes=classes)]
     batch = make_batch(1)(samples)
     assert batch.keys == [2**63 - 1, 0]
     assert [int(t["key"]) for t in batch.targets] == batch.keys
     assert batch.targets[0]["key"].dtype == torch.int64
     assert batch.targets[0]["key"].shape == ()
     assert "classes" not in batch.targets[0]
+    assert torch.equal(batch.targets[0]["others"], others)
+    assert "others" not in batch.targets[1]
     assert torch.equal(batch.targets[1]["classes"], classes)
     assert batch.thinned == (Thinned("8x8.png", 43, 3),)
 
@@ -67,7 +70,11 @@ def test_the_way_from_a_worker() -> None:
     """Everything arrives; of tensors only two are sent, since each takes a file descriptor."""
     classes = torch.tensor([True, False])
     sent = make_batch(32)(
-        [_sample(20, 50, n, key=n, classes=classes) for n in (3, 0, 1)] + [Unreadable("b", "b: x")]
+        [
+            _sample(20, 50, n, key=n, classes=classes, others=None if n == 1 else torch.rand(n, 4))
+            for n in (3, 0, 1)
+        ]
+        + [Unreadable("b", "b: x")]
     )
     state = sent.__getstate__()
     tensors = [v for v in (state["images"], *state["targets"]) if isinstance(v, torch.Tensor)]
@@ -77,8 +84,9 @@ def test_the_way_from_a_worker() -> None:
     assert torch.equal(got.images, sent.images)
     assert (got.sizes, got.file_names, got.keys) == (sent.sizes, sent.file_names, sent.keys)
     assert got.unreadable == sent.unreadable
-    for a, b in zip(got.targets, sent.targets, strict=True):
-        assert set(a) == set(b) == {"boxes", "labels", "masks", "key", "classes"}
+    for a, b, n in zip(got.targets, sent.targets, (3, 0, 1), strict=True):
+        names = {"boxes", "labels", "masks", "key", "classes"}
+        assert set(a) == set(b) == (names if n == 1 else {*names, "others"})
         for name in a:
             assert a[name].dtype == b[name].dtype
             assert torch.equal(a[name], b[name])
@@ -88,7 +96,8 @@ def test_the_way_from_a_worker() -> None:
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_pinned() -> None:
     """In page-locked memory, with everything else as it was."""
-    batch = make_batch(32)([_sample(20, 50, key=5)]).pin_memory()
+    batch = make_batch(32)([_sample(20, 50, key=5, others=torch.rand(7, 4))]).pin_memory()
     assert batch.images.is_pinned()
+    assert batch.targets[0]["others"].shape == (7, 4)
     assert all(v.is_pinned() for v in batch.targets[0].values())
     assert batch.keys == [5]

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -186,22 +189,51 @@ def _two_thousand() -> Picture:
 
 
 def test_two_thousand_objects() -> None:
-    """All are there; or as many as allowed, chosen by the key, in their order, and the rest is counted."""
+    """All are there; or as many as allowed, chosen by the key, in their order, and the boxes of the rest."""
     picture, image = _two_thousand(), np.zeros((160, 200, 3), np.uint8)
     whole = make_sample(picture, image, Change(), PLAIN)
     assert len(whole.boxes) == 2000
-    assert whole.left_out == 0
+    assert whole.others is None
     some = [
         make_sample(picture, image, Change(), PLAIN, max_instances=100, key=k) for k in (1, 1, 2)
     ]
     assert [len(s.boxes) for s in some] == [100] * 3
-    assert [s.left_out for s in some] == [1900] * 3
     assert torch.equal(some[0].boxes, some[1].boxes)
     assert not torch.equal(some[0].boxes, some[2].boxes)
     rows = [whole.boxes.tolist().index(b) for b in some[0].boxes.tolist()]
     assert rows == sorted(rows)
     assert [int(whole.labels[r]) for r in rows] == some[0].labels.tolist()
-    assert make_sample(picture, image, Change(), PLAIN, max_instances=2000).left_out == 0
+    for sample in some:
+        assert sample.others is not None
+        assert sample.others.dtype == torch.float32
+        assert _corners(sample.boxes, sample.others) == _corners(whole.boxes)
+    assert make_sample(picture, image, Change(), PLAIN, max_instances=2000).others is None
+
+
+def _corners(*boxes: torch.Tensor) -> list[list[float]]:
+    """Rows in an order that is nobody's choice."""
+    rows: list[list[float]] = torch.cat(boxes).tolist()
+    return sorted(rows)
+
+
+@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES.keys())
+@pytest.mark.parametrize("pasted", [False, True])
+def test_objects_left_out_lie_where_they_would(change: Change, pasted: bool) -> None:
+    """Whatever is cut, pasted or turned: boxes of the chosen ones and of the others are those of all."""
+    dense = np.zeros((12, 60, 80), bool)
+    for i, plane in enumerate(dense):
+        plane[5 * (i % 4) + 8 : 5 * (i % 4) + 30, 6 * i : 6 * i + 9] = True
+    picture, image = _picture(dense), _shown(dense)
+    if pasted:
+        change = replace(change, paste=Paste(True, 1.0, (0.0, 0.0), 3))
+    more: dict[str, Any] = {"other": Source(image, objects_of(picture)), "key": 5}
+    whole = make_sample(picture, image, change, PLAIN, **more)
+    some = make_sample(picture, image, change, PLAIN, max_instances=2, **more)
+    assert len(whole.boxes) > 3
+    assert len(some.boxes) == 2
+    assert some.others is not None
+    assert _corners(some.boxes, some.others) == _corners(whole.boxes)
+    assert torch.equal(some.image, whole.image)
 
 
 def test_keys() -> None:

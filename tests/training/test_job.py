@@ -18,7 +18,7 @@ from segcli.config import TrainConfig
 from segcli.data.coco import read_coco
 from segcli.errors import DataError, ModelError, OutputError, TrainingError, UsageError
 from segcli.training.checkpoint import load_last, save_last
-from segcli.training.job import Job, run
+from segcli.training.job import Job, build_state, run
 from segcli.training.material import Material
 from segcli.training.setup import prepare
 from segcli.zoo import load_model, new_model, save_model
@@ -149,9 +149,11 @@ def test_an_existing_run_is_kept_unless_overwritten(squares: Squares, tmp_path: 
     foreign = tmp_path / "thesis"
     foreign.mkdir()
     (foreign / "chapter.txt").write_text("years of work")
+    (foreign / ".chapter.tmp").write_text("a day of work")
     with pytest.raises(OutputError):
         _prepare(data, foreign, overwrite=True)
     assert (foreign / "chapter.txt").read_text() == "years of work"
+    assert (foreign / ".chapter.tmp").read_text() == "a day of work"
 
 
 def test_a_damaged_checkpoint_is_named(squares: Squares, tmp_path: Path) -> None:
@@ -283,3 +285,27 @@ def test_same_seed_same_weights_and_save_model_is_stable(squares: Squares, tmp_p
     assert first == second
     save_model(tmp_path / "c.safetensors", load_model(str(tmp_path / "a")))
     assert (tmp_path / "c.safetensors").exists()
+
+
+def test_pictures_of_only_crowds_are_counted_to_the_user(
+    squares: Squares, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """They are left out; nothing is said where there are none."""
+    data = squares("train", 3)
+    _prepare(data, tmp_path / "first")
+    assert "3 pictures (0 without objects), 1 classes" in capsys.readouterr().err
+    table = json.loads(data.read_text())
+    for annotation in table["annotations"]:
+        annotation["iscrowd"] = int(annotation["image_id"] == 0)
+    data.write_text(json.dumps(table))
+    _prepare(data, tmp_path / "second")
+    assert "2 pictures (0 without objects; 1 of only crowds left out), " in capsys.readouterr().err
+
+
+def test_cudnn_is_told_to_repeat_itself(
+    squares: Squares, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else it chooses among kernels of which some give other bits in every run."""
+    monkeypatch.setattr(torch.backends.cudnn, "deterministic", False)
+    build_state(_prepare(squares("train", 1), tmp_path / "run"))
+    assert torch.backends.cudnn.deterministic

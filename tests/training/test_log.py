@@ -17,7 +17,7 @@ from segcli.training.steps import StepFigures
 
 def _figures(step: int) -> StepFigures:
     losses = {"loss_mask": float(step), "loss_classifier": 1.0}
-    return StepFigures(step, losses, norm=2.0, lr=0.1, files=("a.png",), pictures=4, stop=False)
+    return StepFigures(step, losses, norm=2.0, lr=0.1, files=("a.png",), pictures=4)
 
 
 def _lines(path: Path) -> list[dict[str, Any]]:

@@ -31,7 +31,7 @@ def test_crowds_alone_are_left_out_and_background_is_kept(squares: Squares) -> N
     changed = (first, replace(second, annotations=crowd), replace(third, annotations=()))
     material = Material.of([replace(dataset, pictures=changed)])
     assert [p.file_name for p in material.pictures] == ["0.png", "2.png"]
-    assert material.empty == 1
+    assert (material.empty, material.crowds_alone) == (1, 1)
     assert material.classes is None
     assert material.name.endswith("train.json")
 
@@ -42,5 +42,6 @@ def test_several_datasets(squares: Squares) -> None:
     material = Material.of([read_coco(one), read_coco(two)])
     assert material.categories.names == ("cat", "dog", "cow")
     assert material.classes is not None
+    assert material.crowds_alone == 0
     assert material.classes.tolist() == [[True, True, True, False], [True, False, True, True]]
     assert [material.pictures.dataset_of(i) for i in range(3)] == [0, 1, 1]

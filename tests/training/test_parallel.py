@@ -16,6 +16,7 @@ def _batch() -> Batch:
         "masks": torch.ones(1, 58, 58, dtype=torch.uint8),
         "key": torch.tensor(17),
         "classes": torch.tensor([True, True]),
+        "others": torch.tensor([[3.0, 4, 50, 60], [5, 6, 7, 8]]),
     }
     return Batch(torch.rand(1, 3, 64, 96), [(64, 96)], [target], ["a.png"], keys=[17])
 
@@ -26,7 +27,7 @@ def test_keys_stay_with_the_host() -> None:
     images, (target,) = to_device(batch, torch.device("meta"))
     assert images.is_meta
     assert images.is_contiguous(memory_format=torch.channels_last)
-    assert sorted(target) == ["boxes", "classes", "labels", "masks"]
+    assert sorted(target) == ["boxes", "classes", "labels", "masks", "others"]
     assert all(value.is_meta for value in target.values())
     assert batch.keys == [17]
     assert batch.targets[0]["key"].device.type == "cpu"

@@ -82,11 +82,11 @@ def test_killed_in_a_step(
     run(_job(data, tmp_path / "whole", config))
     take = Session.take
 
-    def die(self: Session, report: StepReport, last: bool) -> bool:
+    def die(self: Session, report: StepReport) -> None:
         if report.step == step:
             self.log.write({"event": "a line of a step that is lost"})
             raise Killed
-        return take(self, report, last)
+        take(self, report)
 
     job = _job(data, tmp_path / "parts", config)
     with monkeypatch.context() as patch:
@@ -221,11 +221,15 @@ def test_a_full_disk_stops_cleanly(
     _assert_equal(tmp_path / "whole", tmp_path / "parts")
 
 
-def test_patience_ends_a_run_that_gains_nothing(squares: Squares, tmp_path: Path) -> None:
-    """With a learning rate of almost 0 every evaluation is the same."""
+def test_patience_ends_a_run_that_gains_nothing(
+    squares: Squares, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With a learning rate of almost 0 every evaluation is the same; why the run ends is said."""
     config = replace(SHORT, epochs=9, lr=1e-12, patience=2, batch_size=4, ema=None)
     progress = run(_job(squares("train"), tmp_path / "run", config, val=squares("val", 1)))
     assert (progress.epoch, progress.best_epoch, progress.stale) == (3, 1, 2)
+    said = "ended by --patience 2 after epoch 3, step 3/9: no better mask AP than 0.000 of epoch 1"
+    assert capsys.readouterr().err.splitlines().count(said) == 1
 
 
 def test_accumulated_batches_make_one_step(squares: Squares, tmp_path: Path) -> None:

@@ -9,12 +9,11 @@ from segcli.training.steps import EVERY, StepReader, StepReport
 from segcli.training.world import ALONE
 
 
-def _report(step: int, loss: float = 1.0, norm: float = 2.0, stop: int = 0) -> StepReport:
+def _report(step: int, loss: float = 1.0, norm: float = 2.0) -> StepReport:
     return StepReport(
         step=step,
         losses={"loss_mask": torch.tensor(loss), "loss_classifier": torch.tensor(0.5)},
         norm=torch.tensor(norm),
-        stop=torch.tensor(float(stop)),
         pictures=torch.tensor(4.0),
         lr=0.1,
         files=("a.png", "b.png"),
@@ -24,20 +23,19 @@ def _report(step: int, loss: float = 1.0, norm: float = 2.0, stop: int = 0) -> S
 def test_on_a_cpu_every_step_is_read() -> None:
     """Nothing is waited for there."""
     reader = StepReader(torch.device("cpu"), ALONE)
-    (figures,) = reader.take(_report(7), last=False)
+    (figures,) = reader.take(_report(7))
     assert figures.losses == {"loss_mask": 1.0, "loss_classifier": 0.5}
-    assert (figures.step, figures.norm, figures.pictures, figures.stop) == (7, 2.0, 4, False)
+    assert (figures.step, figures.norm, figures.pictures) == (7, 2.0, 4)
     assert figures.broken is None
 
 
 def test_on_a_gpu_steps_are_read_together() -> None:
-    """At the same steps in every process, since then they agree on when to stop; and at the end of an epoch."""
+    """Every so many steps, and what is left at the end of an epoch, where there may be nothing."""
     reader = StepReader(torch.device("cuda"), ALONE)
-    taken = [len(reader.take(_report(step), last=False)) for step in range(3, EVERY + 3)]
+    taken = [len(reader.take(_report(step))) for step in range(3, EVERY + 3)]
     assert taken == [0] * (EVERY - 3) + [EVERY - 2] + [0, 0]
-    assert [f.step for f in reader.take(_report(EVERY + 3, stop=1), last=True)] == [
-        EVERY + 1, EVERY + 2, EVERY + 3,
-    ]  # fmt: skip
+    assert [f.step for f in reader.rest()] == [EVERY + 1, EVERY + 2]
+    assert reader.rest() == []
 
 
 @pytest.mark.parametrize(
@@ -52,6 +50,6 @@ def test_on_a_gpu_steps_are_read_together() -> None:
 )
 def test_what_broke_is_named(loss: float, norm: float, broken: str | None) -> None:
     """The first loss that is not finite, else the gradient."""
-    (figures,) = StepReader(torch.device("cpu"), ALONE).take(_report(1, loss, norm), last=False)
+    (figures,) = StepReader(torch.device("cpu"), ALONE).take(_report(1, loss, norm))
     assert figures.broken == broken
     assert figures.files == ("a.png", "b.png")

@@ -27,6 +27,7 @@ def test_a_world_of_one_talks_to_nobody() -> None:
     assert ALONE.share("x") == "x"
     assert ALONE.collect("x") == ["x"]
     assert ALONE.gather("x") == ["x"]
+    assert (ALONE.any(True), ALONE.any(False)) == (True, False)
 
 
 @pytest.mark.parametrize("world_size", [1, 2, 3, 8])
@@ -70,21 +71,25 @@ def test_a_restart_by_torchrun_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
     assert was_restarted()
 
 
-def _start(rank: int, size: int, port: int, arguments: list[str]) -> subprocess.Popen[str]:
+def _start(rank: int, size: int, port: int, command: list[str]) -> subprocess.Popen[str]:
     place = {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(size)}
     master = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "OMP_NUM_THREADS": "1"}
     return subprocess.Popen(
-        [sys.executable, "-m", "segcli", "train", *arguments],
+        [sys.executable, *command],
         env={**os.environ, **place, **master}, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
 
 
 def _train(size: int, arguments: list[str]) -> list[tuple[int, str, str]]:
     """Exit code, stdout and stderr of every process."""
+    return _run(size, ["-m", "segcli", "train", *arguments])
+
+
+def _run(size: int, command: list[str]) -> list[tuple[int, str, str]]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    processes = [_start(rank, size, port, arguments) for rank in range(size)]
+    processes = [_start(rank, size, port, command) for rank in range(size)]
     outcomes = [process.communicate(timeout=300) for process in processes]
     return [(p.returncode, *texts) for p, texts in zip(processes, outcomes, strict=True)]
 
@@ -107,6 +112,20 @@ def test_two_processes_train_as_one(squares: Squares, tmp_path: Path) -> None:
     assert second[1:] == ("", "")  # only the first process talks
     weights = [load_file(folder / "best.safetensors") for folder in (one, two)]
     assert max((weights[0][k] - weights[1][k]).abs().max().item() for k in weights[0]) < 1e-5
+
+
+_ASK = """
+from segcli.training.world import joined_world
+with joined_world("cpu") as world:
+    print(world.any(world.rank == 1), world.any(True), world.any(False))
+"""
+
+
+@pytest.mark.slow
+def test_what_one_process_says_all_know() -> None:
+    """And nobody says what nobody said."""
+    outcomes = _run(2, ["-c", _ASK])
+    assert [(code, out) for code, out, _ in outcomes] == [(0, "True True False\n")] * 2
 
 
 @pytest.mark.slow
