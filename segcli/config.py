@@ -40,7 +40,7 @@ class TrainConfig:
         accumulate: batches per step; their losses are averaged.
         ema: decay of a moving average of the weights, which is then what is evaluated and saved; None = no average.
         freeze: stages of the backbone that keep their weights, `0` to `5`, or `backbone` for all of it with its
-            pyramid; None = stem and first stage of pre-trained weights, nothing of random ones.
+            pyramid; None = stem and first stage where batch norms are fixed and learned, else nothing.
         augment: names of augmentations, see `segcli.data.augment`.
         repeat_threshold: share of the pictures below which a class is rare, and its pictures come up more often; 0 =
             every picture once in an epoch.

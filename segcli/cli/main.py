@@ -17,7 +17,6 @@ from segcli.allocator import keep_large_blocks
 from segcli.cli.options import common_options
 from segcli.console import VERBOSITY, escape
 from segcli.errors import SegcliError, Terminated
-from segcli.files import NO_ROOM
 from segcli.processes import end_workers
 from segcli.version import __version__
 
@@ -166,10 +165,16 @@ def _explain(error: BaseException) -> tuple[str, int]:
         return "terminated", 143
     if isinstance(error, SegcliError):
         return str(error), error.exit_code
-    if isinstance(error, OSError) and error.errno in NO_ROOM:
+    if isinstance(error, OSError) and _is_full(error):
         return f"{error.filename or 'the disk'}: no space left; make room and run again", 1
     name = type(error).__name__
     return f"unexpected {name}: {error} (run again with --debug for the traceback)", 1
+
+
+def _is_full(error: OSError) -> bool:
+    from segcli.files import NO_ROOM  # not for --help
+
+    return error.errno in NO_ROOM
 
 
 def _on_sigterm(_signal: int, _frame: FrameType | None) -> None:

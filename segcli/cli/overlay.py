@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from segcli.cli.draw_options import DRAW_OPTIONS, draw_config
 from segcli.cli.numbers import FiniteRange
 from segcli.cli.options import (
     batch_size_option,
@@ -20,7 +21,7 @@ from segcli.cli.options import (
     inference_options,
     overwrite_option,
 )
-from segcli.config import DrawConfig, PredictConfig
+from segcli.config import PredictConfig
 from segcli.console import say
 
 if TYPE_CHECKING:
@@ -29,45 +30,8 @@ if TYPE_CHECKING:
     from segcli.prediction.profile import StageTimes
 
 F = TypeVar("F", bound=Callable[..., Any])
-_DRAW = defaults(DrawConfig)
 _PREDICT = defaults(PredictConfig)
 
-_DRAW_OPTIONS = (
-    click.option(
-        "--draw-score",
-        type=FiniteRange(0, 1),
-        default=_DRAW["draw_score"],
-        show_default=True,
-        help="Lowest score that is drawn.",
-    ),
-    click.option(
-        "--style",
-        type=click.Choice(["fill", "outline"]),
-        default=_DRAW["style"],
-        show_default=True,
-        help="Filled masks with outline, or outlines alone.",
-    ),
-    click.option(
-        "--color-by",
-        type=click.Choice(["class", "instance"]),
-        default=_DRAW["color_by"],
-        show_default=True,
-        help="One colour per class, or per object.",
-    ),
-    click.option(
-        "--opacity",
-        type=FiniteRange(0, 1),
-        default=_DRAW["opacity"],
-        show_default=True,
-        help="Of the fill.",
-    ),
-    click.option(
-        "--labels/--no-labels",
-        default=_DRAW["labels"],
-        show_default=True,
-        help="Write class and score on each object.",
-    ),
-)
 _PICTURE_OPTIONS = (
     click.option(
         "--predictions",
@@ -83,7 +47,7 @@ _PICTURE_OPTIONS = (
         metavar="OUT",
         help="Folder to write to.",
     ),
-    *_DRAW_OPTIONS,
+    *DRAW_OPTIONS,
     click.option(
         "--allow-truncated", is_flag=True, help="Draw on what can be read of a damaged picture."
     ),
@@ -161,16 +125,12 @@ def image(files: tuple[Path, ...], **options: Any) -> int:
     return _report(overlay_images(files, job), job)
 
 
-def _draw_config(options: dict[str, Any]) -> DrawConfig:
-    return DrawConfig(**{f.name: options[f.name] for f in fields(DrawConfig)})
-
-
 def _pictures_job(command: str, options: dict[str, Any]) -> PicturesJob:
     from segcli.overlay.folder import PicturesJob
 
     own = ("predictions", "output", "overwrite", "allow_truncated", "max_pixels")
     return PicturesJob(
-        command=command, style=_draw_config(options), **{name: options[name] for name in own}
+        command=command, style=draw_config(options), **{name: options[name] for name in own}
     )
 
 
@@ -227,7 +187,7 @@ def _seconds(_ctx: click.Context, _param: click.Parameter, value: Any) -> Fracti
     help="Lowest score that the model gives (and that is saved).",
 )
 @batch_size_option
-@_all(_DRAW_OPTIONS)
+@_all(DRAW_OPTIONS)
 @inference_options
 @click.option("--profile", is_flag=True, help="Print at the end where the time went.")
 @click.option("--overwrite", is_flag=True, help="Replace files that exist (never the input).")
@@ -284,7 +244,7 @@ def _video_job(options: dict[str, Any]) -> VideoJob:
     own = ("source", "output", "every", "save_predictions", "overwrite")
     return VideoJob(
         window=Window(options["start"], options["end"]),
-        style=_draw_config(options),
+        style=draw_config(options),
         audio=not options["no_audio"],
         **{name: options[name] for name in own},
     )

@@ -44,7 +44,7 @@ def class_colors(names: tuple[str, ...]) -> tuple[Color, ...]:
     for name in names:
         used = Counter(chosen)
         fewest = min(used[slot] for slot in range(len(PALETTE)))
-        ranked = sorted(range(len(PALETTE)), key=lambda s: crc32(f"{name}\0{s}".encode()))
+        ranked = sorted(range(len(PALETTE)), key=lambda s: _hash(name, s))
         free = [slot for slot in ranked if used[slot] == fewest]
         nearest = {slot: min(distances[slot, chosen], default=_FAR) for slot in free}
         apart = (slot for slot in free if nearest[slot] >= _FAR)
@@ -83,3 +83,8 @@ def _distances() -> NDArray[np.float32]:
     lab = cv2.cvtColor(rgb, cv2.COLOR_RGB2LAB)[0]
     distances: NDArray[np.float32] = np.linalg.norm(lab[:, None] - lab[None], axis=-1)
     return distances
+
+
+def _hash(name: str, slot: int) -> int:
+    """The same in every process; names of JSON may hold half a surrogate pair."""
+    return crc32(f"{name}\0{slot}".encode("utf-8", "surrogatepass"))

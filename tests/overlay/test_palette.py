@@ -92,3 +92,8 @@ def test_contrast_of_black_and_white() -> None:
     """The two ends of WCAG's scale."""
     assert contrast((0, 0, 0), (255, 255, 255)) == pytest.approx(21)
     assert contrast((9, 9, 9), (9, 9, 9)) == pytest.approx(1)
+
+
+def test_names_that_are_no_utf_8_have_colours_too() -> None:
+    """JSON may name a class by half a surrogate pair."""
+    assert len(set(class_colors(("caf\udce9", "caf\ud800", "café")))) == 3

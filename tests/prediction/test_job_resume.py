@@ -174,7 +174,7 @@ def test_a_failing_model_keeps_what_is_done(start: Any, monkeypatch: pytest.Monk
         return predict(self, pictures)
 
     monkeypatch.setattr(start.fake.FakePredictor, "predict", fail)
-    with pytest.raises(PredictionError, match=r"failed on c d\.png, p1\.png \(out of memory\)"):
+    with pytest.raises(PredictionError, match=r"failed on c d\.png, p2\.jpg \(out of memory\)"):
         start()
     assert not (start.out / "predictions.json").exists()
     monkeypatch.undo()

@@ -93,3 +93,46 @@ def test_a_full_disk_is_said_in_one_line(tmp_path: Path) -> None:
         with pytest.raises(OutputError, match=r"m\.jsonl: cannot be written \(No space left"):
             log.write({"x": 1})
         os.dup2(os.open(os.devnull, os.O_WRONLY), log.stream.fileno())  # for what is buffered
+
+
+class _Closed:
+    """A board that is told of nothing, and may fail to close."""
+
+    def __init__(self, error: OSError | None = None) -> None:
+        self.error, self.closed = error, False
+
+    def write(self, step: int, values: dict[str, Any]) -> None:
+        """Take in nothing."""
+
+    def close(self) -> None:
+        """Fail or not."""
+        self.closed = True
+        if self.error is not None:
+            raise self.error
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="Linux has a disk that is always full")
+def test_a_full_disk_is_what_a_run_ends_with(tmp_path: Path) -> None:
+    """The line that could not be written is tried again at the end, which hides nothing; all else is closed."""
+    path, board = tmp_path / "m.jsonl", _Closed()
+    path.symlink_to("/dev/full")
+    log = TrainingLog(None, Progress(), 9, board=board)
+    log.path, log.stream = path, path.open("a", encoding="utf-8")
+    with pytest.raises(OutputError, match=r"m\.jsonl: cannot be written \(No space left"), log:
+        log.write({"x": 1})
+    assert log.stream.closed
+    assert board.closed
+
+
+def test_what_fails_to_close_is_said_unless_something_else_is(tmp_path: Path) -> None:
+    """In the words of a line that cannot be written."""
+    path, full = tmp_path / "m.jsonl", OSError(28, "No space left on device")
+    with (
+        pytest.raises(
+            OutputError, match=r"m\.jsonl: cannot be written \(No space left on device\)"
+        ),
+        TrainingLog(path, Progress(), 9, board=_Closed(full)),
+    ):
+        pass
+    with pytest.raises(ZeroDivisionError), TrainingLog(path, Progress(), 9, board=_Closed(full)):
+        _ = 1 / 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import re
 from base64 import b64decode
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -118,6 +119,16 @@ def test_gallery_of_several_classes_names_them(tmp_path: Path) -> None:
     text = gallery([_judged(tmp_path, 0, 1)], Categories.from_names(["<b>nut", "bolt"]), 1)
 
     assert "missed: 2 &lt;b&gt;nut" in text
+
+
+def test_names_that_utf_8_cannot_hold(tmp_path: Path) -> None:
+    """Undecodable bytes of a file's name are shown, as in the rest of the report."""
+    judged = _judged(tmp_path, 0, 1)
+    judged = replace(judged, picture=replace(judged.picture, file_name="a\udcff.png"))
+    text = gallery([judged], Categories.from_names(["nut", "bolt"]), 1)
+
+    assert "<code>a\\udcff.png</code>" in text
+    assert text.encode("utf-8")
 
 
 def test_gallery_without_anything_to_show() -> None:

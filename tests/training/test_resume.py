@@ -259,6 +259,27 @@ def test_pictures_with_more_objects_than_are_looked_at(
     assert capsys.readouterr().err.count("1 of its 2 objects at a time (--max-instances)") == 1
 
 
+def test_a_limit_that_no_picture_reaches_changes_no_bit(squares: Squares, tmp_path: Path) -> None:
+    """Two objects of at most two: weights, their average, the optimiser and the log are those without a limit."""
+    data, steps = squares("train", 3), []
+    for name, most in (("without", None), ("with", 2), ("fewer", 1)):
+        run(_job(data, tmp_path / name, replace(SHORT, max_instances=most, accumulate=2, epochs=1)))
+        lines = _lines(tmp_path / name)
+        steps.append([(v["step"], v["loss"]) for v in lines if "loss" in v])
+    _assert_equal(tmp_path / "without", tmp_path / "with")
+    assert steps[0] == steps[1] != steps[2]
+
+
+def test_objects_left_out_come_from_a_worker(squares: Squares, tmp_path: Path) -> None:
+    """With their boxes: the same bits as where this process reads the pictures, copy-paste and crops among them."""
+    data = squares("train", 3)
+    names = ("flip", "crop", "copy-paste", "rotate90")
+    config = replace(SHORT, max_instances=1, augment=names, epochs=1, batch_size=2)
+    for workers in (0, 1):
+        run(_job(data, tmp_path / str(workers), replace(config, workers=workers)))
+    _assert_equal(tmp_path / "0", tmp_path / "1")
+
+
 def test_a_picture_that_breaks_in_the_middle_is_left_out(
     squares: Squares, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -83,3 +83,14 @@ def test_a_resumed_run_hides_what_it_repeats(tmp_path: Path) -> None:
         board.write(30, {"lr": 2.0})
 
     assert _events(tmp_path)["train/lr"] == [(20, 1.0), (30, 2.0)]
+
+
+def test_a_new_run_hides_the_one_that_stood_there(tmp_path: Path) -> None:
+    """Of a run that was started anew over an old one, only its own steps are shown."""
+    pytest.importorskip("tensorboard", reason="the extra segcli[tensorboard] is not installed")
+    for value, steps in ((1.0, (1, 20, 40)), (2.0, (30,))):
+        with TensorBoard(tmp_path, step=0) as board:
+            for step in steps:
+                board.write(step, {"lr": value})
+
+    assert _events(tmp_path)["train/lr"] == [(30, 2.0)]

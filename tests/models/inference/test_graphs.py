@@ -90,7 +90,7 @@ def test_shapes_that_take_turns_are_not_recorded_each_time(detector: StandIn) ->
 def test_a_pool_goes_with_its_last_graph(
     detector: StandIn, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """torch refuses to record into one whose graphs are all gone."""
+    """Torch refuses to record into one whose graphs are all gone."""
     pools = [(0, 1), (0, 2)]
     monkeypatch.setattr(graphs.torch.cuda, "graph_pool_handle", lambda: pools.pop(0))
     engine = Graphed(detector, shapes=1)  # type: ignore[arg-type]
