@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -11,6 +13,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_weights
 from torchvision.ops.misc import FrozenBatchNorm2d
 
 _FIXED = (FrozenBatchNorm2d, nn.BatchNorm2d)
+_LAYING_OUT = threading.Lock()  # one for all units: each is laid out once
 
 
 class ConvUnit(nn.Module):
@@ -97,18 +100,9 @@ class ConvUnit(nn.Module):
         self.packed = True
 
     def _opaque(self, x: Tensor) -> Tensor:
-        if not self.weight.is_mkldnn:
-            opaque = torch.ops.mkldnn._reorder_convolution_weight(
-                self.weight.detach(),
-                self.padding,
-                self.stride,
-                self.dilation,
-                self.groups,
-                list(x.shape),
-            )
-            del self.weight  # an opaque tensor is no parameter
-            self.weight = opaque
-        return self.weight
+        geometry = (self.padding, self.stride, self.dilation, self.groups, list(x.shape))
+        reorder = torch.ops.mkldnn._reorder_convolution_weight
+        return _laid_out(self, lambda weight: reorder(weight, *geometry))
 
 
 class LinearUnit(nn.Module):
@@ -132,12 +126,10 @@ class LinearUnit(nn.Module):
         if not self.packed:
             out = F.linear(rows, self.weight, self.bias)
             return F.relu_(out) if self.relu else out
-        if not self.weight.is_mkldnn:
-            opaque = torch.ops.mkldnn._reorder_linear_weight(self.weight.detach(), len(rows))
-            del self.weight
-            self.weight = opaque
+        reorder = torch.ops.mkldnn._reorder_linear_weight
+        opaque = _laid_out(self, lambda weight: reorder(weight, len(rows)))
         product: Tensor = torch.ops.mkldnn._linear_pointwise(
-            rows, self.weight, self.bias, "relu" if self.relu else "none", [], ""
+            rows, opaque, self.bias, "relu" if self.relu else "none", [], ""
         )
         return product
 
@@ -148,6 +140,19 @@ class LinearUnit(nn.Module):
     def pack(self) -> None:
         """As `ConvUnit.pack`."""
         self.packed = True
+
+
+def _laid_out(unit: nn.Module, reorder: Callable[[Tensor], Tensor]) -> Tensor:
+    """The weight of a packed unit in oneDNN's layout, changed by the first of the threads that ask for it."""
+    found: Tensor | None = vars(unit).get("weight")
+    if found is None:
+        with _LAYING_OUT:
+            found = vars(unit).get("weight")
+            if found is None:
+                found = reorder(unit.get_parameter("weight").detach())
+                vars(unit)["weight"] = found  # an opaque tensor is no parameter
+                del unit._parameters["weight"]
+    return found
 
 
 def can_pack(dtype: torch.dtype = torch.float32) -> bool:

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import copy
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from itertools import product
+from typing import Any
 
 import pytest
 import torch
@@ -90,6 +94,36 @@ def test_packed_for_one_size_it_takes_others() -> None:
             found = unit(x)
             assert found.shape == expected.shape
             assert torch.allclose(found, expected, atol=1e-5)
+
+
+@pytest.mark.skipif(not can_pack(), reason="no fused convolutions of oneDNN in this torch")
+def test_threads_lay_out_weights_once() -> None:
+    """Lanes call the same units at the same time from their first batch on."""
+    torch.manual_seed(0)
+    conv, linear = nn.Conv2d(16, 24, 3, padding=1), nn.Linear(16, 24)
+    x = torch.randn(1, 16, 9, 9).contiguous(memory_format=torch.channels_last)
+    rows = torch.randn(4, 16)
+    expected, multiplied = conv(x), linear(rows)
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        with ThreadPoolExecutor(4) as pool, torch.inference_mode():
+            for _ in range(150):
+                unit, matrix = ConvUnit(conv), LinearUnit(linear.weight, linear.bias)
+                pack(unit)
+                pack(matrix)
+                gate = threading.Barrier(4)
+
+                def call(_: int, unit: Any = unit, matrix: Any = matrix, gate: Any = gate) -> Any:
+                    gate.wait()
+                    with torch.inference_mode():
+                        return unit(x), matrix(rows)
+
+                for found, ours in pool.map(call, range(4)):
+                    assert torch.allclose(found, expected, atol=1e-5)
+                    assert torch.allclose(ours, multiplied, atol=1e-5)
+    finally:
+        sys.setswitchinterval(before)
 
 
 @pytest.mark.parametrize("packed", [False, True])
