@@ -6,8 +6,10 @@ import errno
 import hashlib
 import os
 import secrets
-from collections.abc import Iterator
-from contextlib import contextmanager
+import shutil
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
@@ -16,6 +18,7 @@ from segcli.errors import OutputError
 
 # what the systems say where a disk, or the user's share of it, is full
 NO_ROOM = frozenset({errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)})
+_A_DAY = 86_400  # seconds
 
 
 @contextmanager
@@ -54,6 +57,18 @@ def write_bytes(path: Path, data: bytes, *, fsync: bool = True) -> None:
     """Write a small file atomically."""
     with atomic_writer(path, fsync=fsync) as stream:
         stream.write(data)
+
+
+def drop_abandoned(scratch: Iterable[Path]) -> None:
+    """Delete files and folders that a killed process left: those that have not changed for a day."""
+    for path in scratch:
+        with suppress(FileNotFoundError):  # another process has just finished with it
+            if time.time() - path.stat().st_mtime <= _A_DAY:
+                continue
+            if path.is_dir():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink()
 
 
 def fsync_folder(folder: Path) -> None:

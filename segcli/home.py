@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import os
-import shutil
 import stat
 import sys
-import time
 from pathlib import Path
 
 from segcli.errors import OutputError
-
-_A_DAY = 86_400
 
 
 def home_folder() -> Path:
@@ -49,14 +45,3 @@ def cache_folder(name: str) -> Path:
     if stat.S_IMODE(owner.st_mode) & 0o077 and os.name != "nt":
         folder.chmod(0o700)
     return folder
-
-
-def drop_abandoned(folder: Path) -> None:
-    """Delete temporary folders in a cache that are older than a day: a killed process left them."""
-    for old in folder.glob("tmp*"):
-        try:
-            abandoned = old.is_dir() and time.time() - old.stat().st_mtime > _A_DAY
-        except FileNotFoundError:  # another process has just finished with it
-            continue
-        if abandoned:
-            shutil.rmtree(old, ignore_errors=True)

@@ -6,9 +6,8 @@ import glob
 import math
 import os
 import tempfile
-import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
 
@@ -20,13 +19,12 @@ from numpy.typing import NDArray
 
 from segcli.console import say
 from segcli.errors import OutputError, UsageError
-from segcli.files import fsync_folder
+from segcli.files import drop_abandoned, fsync_folder
 from segcli.overlay.audio import AudioCopy
 from segcli.overlay.video_in import QUALITY, Frame, VideoInput, Window, open_container
 
 # by suffix; only these hold H.264 with B-frames and a timestamp per frame
 CONTAINERS = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska"}
-_A_DAY = 86_400  # seconds
 _ENCODER = {"crf": "18", "preset": "veryfast"}
 _NOT_COPIED = frozenset({"major_brand", "minor_version", "compatible_brands", "encoder"})
 
@@ -58,7 +56,7 @@ def partial_file(path: Path) -> Iterator[Path]:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         prefix, suffix = f".{path.stem[:80]}.", f".tmp{path.suffix}"
-        _drop_abandoned(path.parent, prefix, suffix)
+        drop_abandoned(path.parent.glob(f"{glob.escape(prefix)}*{glob.escape(suffix)}"))
         handle, name = tempfile.mkstemp(prefix=prefix, suffix=suffix, dir=path.parent)
     except OSError as error:
         raise OutputError(f"{path}: cannot write here ({error.strerror})") from error
@@ -76,14 +74,6 @@ def partial_file(path: Path) -> Iterator[Path]:
         partial.unlink(missing_ok=True)
         raise
     fsync_folder(path.parent)
-
-
-def _drop_abandoned(folder: Path, prefix: str, suffix: str) -> None:
-    """Delete what a killed run of the same output left; one under way was written to within the last day."""
-    for old in folder.glob(f"{glob.escape(prefix)}*{glob.escape(suffix)}"):
-        with suppress(FileNotFoundError):  # another process deleted or renamed it
-            if time.time() - old.stat().st_mtime > _A_DAY:
-                old.unlink()
 
 
 class VideoWriter:

@@ -22,8 +22,8 @@ from torch.export import Dim
 
 from segcli.console import say, warn
 from segcli.errors import UsageError
-from segcli.files import sha256, turn, write_bytes
-from segcli.home import cache_folder, drop_abandoned
+from segcli.files import drop_abandoned, sha256, turn, write_bytes
+from segcli.home import cache_folder
 from segcli.models.inference import Trunk, TrunkEngine, TrunkOutput
 
 _COMPILERS = ("c++", "g++", "clang++")
@@ -87,7 +87,7 @@ def _make(module: Trunk, path: Path) -> None:
         raise UsageError(f"--compile: {reason}; install one, set CXX, or use --no-compile")
     say("compiling the trunk; it is kept for later runs")
     keep_compiled()
-    drop_abandoned(path.parent)
+    drop_abandoned(path.parent.glob("tmp*"))
     _compile(module, path)
     for old in sorted(path.parent.glob("*.pt2"), key=lambda file: file.stat().st_mtime)[:-_KEPT]:
         old.unlink()

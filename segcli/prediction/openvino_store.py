@@ -14,8 +14,8 @@ import torch
 from torch import nn
 
 from segcli.console import warn
-from segcli.files import atomic_writer
-from segcli.home import cache_folder, drop_abandoned
+from segcli.files import atomic_writer, drop_abandoned
+from segcli.home import cache_folder
 from segcli.models.inference.units import ConvUnit
 from segcli.prediction.openvino_runtime import core, runtime
 from segcli.version import __version__
@@ -97,7 +97,7 @@ def fingerprint(module: nn.Module) -> str:
 def packed(model: Any) -> bytes:
     """A model as one run of bytes: the length of its graph, the graph, its weights."""
     cache = cache_folder("openvino")
-    drop_abandoned(cache)
+    drop_abandoned(cache.glob("tmp*"))
     with tempfile.TemporaryDirectory(dir=cache) as folder:
         graph = Path(folder) / "model.xml"
         runtime().save_model(model, graph, compress_to_fp16=False)
