@@ -120,6 +120,5 @@ class GraphedDetector(BufferedDetector):
             del self._graphs[shape]
             if not self._graphs:  # torch refuses a pool whose last graph is gone
                 self._pool = torch.cuda.graph_pool_handle()
-            self._runs[
-                shape
-            ] = -self._most  # where shapes take turns, recording each anew would cost more
+            # where shapes take turns, recording each anew would cost more
+            self._runs[shape] = -self._most

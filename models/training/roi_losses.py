@@ -136,9 +136,8 @@ def box_losses(
         logits = logits.masked_fill(~_by_row(allowed, layout), -torch.inf)
     each = F.cross_entropy(logits, row, reduction="none").masked_fill(~rois.valid, 0)
     group = layout.box_group(labels).masked_fill(~foreground, 0)
-    own = deltas.view(
-        len(deltas), deltas.shape[1] // 4, 4
-    )  # -1 is ambiguous where there are no rows
+    # -1 is ambiguous where there are no rows
+    own = deltas.view(len(deltas), deltas.shape[1] // 4, 4)
     own = own.gather(1, group[:, None, None].expand(-1, 1, 4))[:, 0]
     box = _box_loss(own, rois, objects, coder, config)
     return each.sum(), box, rois.valid.sum().float()

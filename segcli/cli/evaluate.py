@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
-from click.core import ParameterSource
 
 from segcli.cli.numbers import FiniteRange
 from segcli.cli.options import (
@@ -17,6 +16,7 @@ from segcli.cli.options import (
     defaults,
     exact_options,
     overwrite_option,
+    refuse_without_model,
 )
 from segcli.config import PredictConfig, TrainConfig
 from segcli.console import say
@@ -108,14 +108,7 @@ def _check(ctx: click.Context, options: dict[str, Any]) -> None:
         found = "neither" if options["model"] is None else "both"
         raise click.UsageError(f"found {found} of --model and --predictions; give exactly one", ctx)
     if options["model"] is None:
-        given = [n for n in _MODEL_ONLY if _is_given(ctx, n)]
-        if given:
-            flag = "--" + given[0].replace("_", "-")
-            raise click.UsageError(f"{flag} needs --model; predictions are taken as they are", ctx)
-
-
-def _is_given(ctx: click.Context, name: str) -> bool:
-    return ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE
+        refuse_without_model(ctx, _MODEL_ONLY, {})
 
 
 def _check_output(options: dict[str, Any]) -> None:

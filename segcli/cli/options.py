@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
+from click.core import ParameterSource
 
 from segcli.config import PredictConfig, load_settings
 from segcli.console import VERBOSITY
@@ -22,6 +23,25 @@ def defaults(config: type[Any]) -> dict[str, Any]:
 
 _PREDICT = defaults(PredictConfig)
 MAX_SEED = 2**32 - 1  # every generator takes as much
+
+
+def refuse_without_model(
+    ctx: click.Context, names: Iterable[str], hints: Mapping[str, str]
+) -> None:
+    """Refuse flags on the command line that say how a model is run, where predictions are given in its place.
+
+    Args:
+        ctx: of the command.
+        names: of such options.
+        hints: by name, what serves in its place.
+    """
+    for name in names:
+        if ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE:
+            flag, hint = f"--{name.replace('_', '-')}", hints.get(name)
+            more = f"; {hint}" if hint else ""
+            raise click.UsageError(
+                f"{flag} needs --model; predictions are taken as they are{more}", ctx
+            )
 
 
 def apply_config(ctx: click.Context, param: click.Parameter, value: Path | None) -> Path | None:

@@ -20,6 +20,7 @@ from segcli.cli.options import (
     defaults,
     inference_options,
     overwrite_option,
+    refuse_without_model,
 )
 from segcli.config import PredictConfig
 from segcli.console import say
@@ -226,15 +227,9 @@ def _check_flags(ctx: click.Context, options: dict[str, Any]) -> None:
     if (options["model"] is None) == (options["predictions"] is None):
         found = "neither" if options["model"] is None else "both"
         raise click.UsageError(f"found {found} of --model and --predictions; give exactly one", ctx)
-    if options["model"] is not None:
-        return
-    for name in _FOR_MODELS:
-        if ctx.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE:
-            flag = f"--{name.replace('_', '-')}"
-            more = "; --draw-score hides what has a low score" if name == "score" else ""
-            raise click.UsageError(
-                f"{flag} needs --model; predictions are taken as they are{more}", ctx
-            )
+    if options["model"] is None:
+        hints = {"score": "--draw-score hides what has a low score"}
+        refuse_without_model(ctx, _FOR_MODELS, hints)
 
 
 def _video_job(options: dict[str, Any]) -> VideoJob:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
-from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,6 +23,7 @@ from segcli.training.report_facts import (
     weights_rows,
 )
 from segcli.training.report_log import RunLog, read_log
+from segcli.training.report_names import shown
 
 if TYPE_CHECKING:
     from segcli.annotations import Dataset
@@ -69,15 +69,10 @@ def write_report(
         ("Versions", _table(("what", "version"), version_rows())),
     ]
     body = "".join(f"<section><h2>{title}</h2>{text}</section>" for title, text in sections if text)
-    title = f"{_shown(run.resolve().name)}: training report"
+    title = f"{shown(run.resolve().name)}: training report"
     page = _PAGE.format(title=title, style=_STYLE, head=_head(log, steps), body=body)
     write_bytes(run / NAME, page.encode("utf-8"))
     return run / NAME
-
-
-def _shown(text: object) -> str:
-    """A name from outside, safe in HTML, its control characters and undecodable bytes visible."""
-    return escape(visible(text))
 
 
 def _head(log: RunLog, steps: int | None) -> str:
@@ -199,7 +194,7 @@ def _mishaps(log: RunLog) -> str:
     sentences, rows = mishaps(log)
     if not sentences:
         return "<p>No mishap was logged.</p>"
-    listed = "".join(f"<li>{_shown(sentence)}</li>" for sentence in sentences)
+    listed = "".join(f"<li>{shown(sentence)}</li>" for sentence in sentences)
     return f"<ul>{listed}</ul>" + _table(("step", "what", "why", "pictures"), rows)
 
 
@@ -209,15 +204,15 @@ def _weights(path: Path) -> str:
     try:
         return _table(("what", "value"), weights_rows(path))
     except ValueError as error:
-        return f"<p>{_shown(path.name)} cannot be used: {_shown(error)}</p>"
+        return f"<p>{shown(path.name)} cannot be used: {shown(error)}</p>"
 
 
 def _table(columns: Sequence[str], rows: Iterable[Row], *, numeric: bool = False) -> str:
     """A table; nothing where there are no rows. With `numeric`, all columns but the first are aligned to the right."""
-    lines = [f"<tr>{''.join(f'<td>{_shown(cell)}</td>' for cell in row)}</tr>" for row in rows]
+    lines = [f"<tr>{''.join(f'<td>{shown(cell)}</td>' for cell in row)}</tr>" for row in rows]
     if not lines:
         return ""
-    head = "".join(f"<th>{_shown(name)}</th>" for name in columns)
+    head = "".join(f"<th>{shown(name)}</th>" for name in columns)
     kind = " class=numbers" if numeric else ""
     return f"<div class=wide><table{kind}><tr>{head}</tr>{''.join(lines)}</table></div>"
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from html import escape
 from pathlib import Path
 
 import cv2
@@ -16,7 +15,6 @@ from pycocotools import mask as coco_mask
 from segcli.annotations import Dataset, Picture
 from segcli.categories import Categories
 from segcli.config import DrawConfig
-from segcli.console import escape as visible
 from segcli.evaluation.joining import join_classes
 from segcli.evaluation.model import detect
 from segcli.images import read_image
@@ -24,6 +22,7 @@ from segcli.instances import Instances
 from segcli.masks import Masks
 from segcli.overlay.render import draw_instances
 from segcli.prediction.pipeline import PicturePredictor
+from segcli.training.report_names import shown
 
 MOST_PICTURES = 24
 """That are predicted for a report: enough to choose from, a few seconds with a small model."""
@@ -146,7 +145,7 @@ def _card(judged: Judged, categories: Categories) -> str:
     image = read_image(_path(judged.picture), raw_pixels=judged.picture.raw_pixels)
     truth = _drawn(image, judged.truth, categories, ~judged.truth_matched, _MISSED)
     found = _drawn(image, judged.found, categories, ~judged.found_matched, _EXTRA)
-    name = _shown(judged.picture.file_name)
+    name = shown(judged.picture.file_name)
     missed = int((~judged.truth_matched).sum())
     extra = int((~judged.found_matched).sum())
     return (
@@ -156,11 +155,6 @@ def _card(judged: Judged, categories: Categories) -> str:
         f"{len(judged.truth)} objects, {missed} missed, {extra} extra"
         f"{_by_class(judged, categories)}</figcaption></figure>"
     )
-
-
-def _shown(name: str) -> str:
-    """A name from outside, safe in HTML; its undecodable bytes are visible, which UTF-8 could not hold."""
-    return escape(visible(name))
 
 
 def _by_class(judged: Judged, categories: Categories) -> str:
@@ -173,7 +167,7 @@ def _by_class(judged: Judged, categories: Categories) -> str:
         ("extra", judged.found, judged.found_matched),
     ):
         labels = objects.labels[~matched]
-        counts = [f"{(labels == k).sum()} {_shown(categories.names[k])}" for k in np.unique(labels)]
+        counts = [f"{(labels == k).sum()} {shown(categories.names[k])}" for k in np.unique(labels)]
         if counts:
             notes.append(f"; {word}: {', '.join(counts)}")
     return "".join(notes)
